@@ -1,0 +1,344 @@
+//! One sled database as the store of one tier: values of any size as small entries, durable when asked for.
+//!
+//! Invariant: after a crash the store holds a prefix of its writes in their order, and all of what a flush reported
+//! durable; a value is there wholly or not at all, since one entry, written last, makes it so.
+//!
+//! What sled 0.34 would do by itself, and what is done here instead (each was read in its source):
+//!
+//! - `apply_batch` turns on a lock over *all* databases of the process, which each `flush` then holds until the disk
+//!   has answered: every reader and writer would wait for the message queue's disk. So there are no batches here;
+//!   adapters order their writes, and let a single entry commit.
+//! - `flush` is `sync_file_range`: neither the file's new length nor the disk's own cache. So `sync_data` follows.
+//! - Entries above a quarter of a segment, and leaves that grow so large (16 entries and more), become files of their
+//!   own which the cache does not count. The cache also acts late, by pages. So entries are at most `PIECE_BYTES`.
+//! - Buffers that wait for the disk are not bounded. So writers wait for room (`room`).
+//! - The file lock may outlive the last handle by a moment. So opening tries again.
+//! - The first IO error is for good, until the database is opened again: every later write fails, too.
+
+use std::fs::File;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sled::{Db, IVec};
+use tokio::sync::oneshot;
+
+use crate::model::codec::{self, CodecError};
+use crate::sled_flush::{Flusher, Waiter};
+use crate::tier::TierError;
+
+/// Of sled's log. Fixed when a store is created.
+const SEGMENT_BYTES: usize = 2 << 20;
+/// Largest entry: a leaf of sled's tree holds up to about 20, and must stay below a quarter of a segment. Measured with
+/// values of 2 to 100 KB: smaller entries cost time, larger ones memory, for the cache acts late by a number of leaves.
+const PIECE_BYTES: usize = 16 << 10;
+/// Before the first piece: the value's length (u32) and the generation of its further pieces (u64).
+const LEAD_BYTES: usize = 12;
+/// First byte of the keys of further pieces; an adapter's own keys begin below.
+const FURTHER: u8 = b'~';
+/// The layout: what the store was created with.
+const LAYOUT_KEY: &[u8] = b"!layout";
+/// How often the store was opened: the upper half of generations.
+const OPENED_KEY: &[u8] = b"!opened";
+/// Written but not yet flushed; above it writers wait.
+const UNFLUSHED_BYTES_MOST: usize = 32 << 20;
+const OPEN_ATTEMPTS: u32 = 100;
+const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// The store of one tier.
+#[derive(Debug)]
+pub struct SledStore {
+    tier: &'static str,
+    // Before `db`: its thread holds a handle, too, and must end first.
+    flusher: Flusher,
+    db: Db,
+    unflushed: Arc<AtomicUsize>,
+    generation: AtomicU64,
+}
+
+/// How to open a store.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreOptions<'a> {
+    pub tier: &'static str,
+    pub dir: &'a Path,
+    pub partitions: u16,
+    pub cache_bytes: usize,
+    /// How much a crash may lose of what nobody waited for.
+    pub flush_every_ms: u64,
+}
+
+impl SledStore {
+    pub fn open(options: StoreOptions<'_>) -> Result<Self, TierError> {
+        let tier = options.tier;
+        let db = open_patiently(options)?;
+        let file = File::open(options.dir.join("db")).map_err(|error| unavailable(tier, error))?;
+        // What is read from now on must not vanish, even if the writer before died without having flushed it.
+        file.sync_data().map_err(|error| unavailable(tier, error))?;
+        let unflushed = Arc::new(AtomicUsize::new(0));
+        let flusher = Flusher::start(tier, flush_function(tier, db.clone(), file, Arc::clone(&unflushed)))?;
+        let store = Self { tier, flusher, db, unflushed, generation: AtomicU64::new(0) };
+        store.check_layout(options.partitions)?;
+        store.begin_generation()?;
+        Ok(store)
+    }
+
+    fn check_layout(&self, partitions: u16) -> Result<(), TierError> {
+        match self.get(LAYOUT_KEY)? {
+            None => self.put(LAYOUT_KEY, &codec::encode(&partitions)),
+            Some(bytes) => {
+                let created: u16 = self.decoded("layout", codec::decode("layout", &bytes))?;
+                let reason = format!("created with {created} partitions, opened with {partitions}");
+                let same = created == partitions;
+                self.decoded("layout", same.then_some(()).ok_or_else(|| CodecError::malformed("layout", reason)))
+            }
+        }
+    }
+
+    /// A value written again must not share pieces with the one that it replaces, not even after a crash.
+    fn begin_generation(&self) -> Result<(), TierError> {
+        let opened: u32 = match self.get(OPENED_KEY)? {
+            None => 0,
+            Some(bytes) => self.decoded("opened", codec::decode("opened", &bytes))?,
+        };
+        self.generation.store((u64::from(opened) + 1) << 32, Ordering::Relaxed);
+        self.put(OPENED_KEY, &codec::encode(&(opened + 1)))
+    }
+
+    /// Sets `key` to `value`.
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), TierError> {
+        let (first, further) = value.split_at(value.len().min(PIECE_BYTES));
+        let generation = match further {
+            [] => 0,
+            _ => self.generation.fetch_add(1, Ordering::Relaxed),
+        };
+        for (index, piece) in further.chunks(PIECE_BYTES).enumerate() {
+            self.insert(&further_key(key, generation, index), piece)?;
+        }
+        let mut entry = Vec::with_capacity(LEAD_BYTES + first.len());
+        entry.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        entry.extend_from_slice(&generation.to_le_bytes());
+        entry.extend_from_slice(first);
+        // This makes the value be there.
+        let before = self.insert(key, &entry)?;
+        self.remove_further(key, before)
+    }
+
+    /// Removes `key`; nothing happens if it is not there.
+    pub fn remove(&self, key: &[u8]) -> Result<(), TierError> {
+        let before = self.db.remove(key).map_err(|error| self.failed(key, error))?;
+        self.remove_further(key, before)
+    }
+
+    fn insert(&self, key: &[u8], entry: &[u8]) -> Result<Option<IVec>, TierError> {
+        self.unflushed.fetch_add(key.len() + entry.len(), Ordering::Relaxed);
+        self.db.insert(key, entry).map_err(|error| self.failed(key, error))
+    }
+
+    fn remove_further(&self, key: &[u8], entry: Option<IVec>) -> Result<(), TierError> {
+        let Some(lead) = entry.as_deref().and_then(Lead::read) else {
+            return Ok(());
+        };
+        for index in 0..lead.pieces() {
+            let key = further_key(key, lead.generation, index);
+            self.db.remove(&key).map_err(|error| self.failed(&key, error))?;
+        }
+        Ok(())
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, TierError> {
+        match self.db.get(key).map_err(|error| self.failed(key, error))? {
+            None => Ok(None),
+            Some(entry) => self.assemble(key, &entry).map(Some),
+        }
+    }
+
+    /// The first bytes of a value, at most `PIECE_BYTES`.
+    pub fn get_first(&self, key: &[u8]) -> Result<Option<Bytes>, TierError> {
+        let entry = self.db.get(key).map_err(|error| self.failed(key, error))?;
+        Ok(entry.and_then(|entry| entry.get(LEAD_BYTES..).map(Bytes::copy_from_slice)))
+    }
+
+    fn assemble(&self, key: &[u8], entry: &[u8]) -> Result<Bytes, TierError> {
+        let damaged = |reason| self.damaged(show_key(key), CodecError::malformed("stored value", reason));
+        let lead = Lead::read(entry).ok_or_else(|| damaged("shorter than its lead"))?;
+        let mut value = Vec::with_capacity(lead.len.min(entry.len() + lead.pieces() * PIECE_BYTES));
+        value.extend_from_slice(&entry[LEAD_BYTES..]);
+        for index in 0..lead.pieces() {
+            let key = further_key(key, lead.generation, index);
+            let piece = self.db.get(&key).map_err(|error| self.failed(&key, error))?;
+            value.extend_from_slice(&piece.ok_or_else(|| damaged("a piece is missing"))?);
+        }
+        match value.len() == lead.len {
+            true => Ok(value.into()),
+            false => Err(damaged("not as long as its lead says")),
+        }
+    }
+
+    /// The keys of a range with their values, in order. Read as the iterator advances, not at one moment.
+    pub fn scan<'a>(
+        &'a self,
+        range: impl RangeBounds<Vec<u8>>,
+    ) -> impl DoubleEndedIterator<Item = Result<(IVec, Bytes), TierError>> + 'a {
+        self.db.range(range).map(move |found| {
+            let (key, entry) = found.map_err(|error| self.failed(b"scan", error))?;
+            let value = self.assemble(&key, &entry)?;
+            Ok((key, value))
+        })
+    }
+
+    /// The keys of a range in order.
+    pub fn keys<'a>(
+        &'a self,
+        range: impl RangeBounds<Vec<u8>>,
+    ) -> impl DoubleEndedIterator<Item = Result<IVec, TierError>> + 'a {
+        self.db.range(range).keys().map(move |found| found.map_err(|error| self.failed(b"scan", error)))
+    }
+
+    /// Is there room for another write that somebody will await with `after_flush`?
+    pub fn has_room(&self) -> bool {
+        self.flusher.has_room()
+    }
+
+    /// Calls `waiter` once everything written so far is durable.
+    pub fn after_flush(&self, waiter: Waiter) {
+        self.flusher.after_flush(waiter);
+    }
+
+    /// Waits while too much has been written that is not yet on disk.
+    pub async fn room(&self) -> Result<(), TierError> {
+        if self.unflushed.load(Ordering::Relaxed) < UNFLUSHED_BYTES_MOST {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
+    /// Resolves once everything written so far is durable.
+    pub async fn flush(&self) -> Result<(), TierError> {
+        let (done, flushed) = oneshot::channel();
+        self.after_flush(Box::new(move |result| {
+            // The one who waited may have gone.
+            let _ = done.send(result.clone());
+        }));
+        flushed.await.unwrap_or_else(|_| Err(unavailable(self.tier, "the store was closed")))
+    }
+
+    /// Bytes of the store's files. Looks at the file system.
+    pub fn disk_bytes(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
+    }
+
+    /// Names the place where a stored value does not decode.
+    pub fn decoded<T>(&self, place: impl ToString, result: Result<T, CodecError>) -> Result<T, TierError> {
+        result.map_err(|source| self.damaged(place, source))
+    }
+
+    pub fn damaged(&self, place: impl ToString, source: CodecError) -> TierError {
+        TierError::Damaged { tier: self.tier, place: place.to_string(), source }
+    }
+
+    fn failed(&self, key: &[u8], error: sled::Error) -> TierError {
+        match error {
+            sled::Error::Corruption { .. } => {
+                self.damaged(show_key(key), CodecError::malformed("sled page", "the file is damaged"))
+            }
+            error => unavailable(self.tier, format!("{}: {error}", show_key(key))),
+        }
+    }
+}
+
+/// What stands before a value's first piece.
+#[derive(Debug, Clone, Copy)]
+struct Lead {
+    len: usize,
+    generation: u64,
+}
+
+impl Lead {
+    fn read(entry: &[u8]) -> Option<Self> {
+        let (len, rest) = entry.split_first_chunk::<4>()?;
+        let (generation, _) = rest.split_first_chunk::<8>()?;
+        Some(Self { len: u32::from_le_bytes(*len) as usize, generation: u64::from_le_bytes(*generation) })
+    }
+
+    /// How many pieces follow the first.
+    fn pieces(self) -> usize {
+        self.len.saturating_sub(PIECE_BYTES).div_ceil(PIECE_BYTES)
+    }
+}
+
+/// Of a fixed length beside the key's, so that different keys never give the same.
+fn further_key(key: &[u8], generation: u64, index: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(key.len() + 13);
+    bytes.push(FURTHER);
+    bytes.extend_from_slice(key);
+    bytes.extend_from_slice(&generation.to_be_bytes());
+    bytes.extend_from_slice(&(index as u32).to_be_bytes());
+    bytes
+}
+
+/// All keys that begin with `prefix`.
+pub fn prefixed(prefix: &[u8]) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return (Bound::Included(prefix.to_vec()), Bound::Excluded(end));
+        }
+    }
+    (Bound::Included(prefix.to_vec()), Bound::Unbounded)
+}
+
+fn show_key(key: &[u8]) -> String {
+    key.escape_ascii().to_string()
+}
+
+fn unavailable(tier: &'static str, reason: impl ToString) -> TierError {
+    TierError::Unavailable { tier, reason: reason.to_string() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a store is opened before any arbiter runs")]
+fn open_patiently(options: StoreOptions<'_>) -> Result<Db, TierError> {
+    let config = sled::Config::new()
+        .path(options.dir)
+        .segment_size(SEGMENT_BYTES)
+        .cache_capacity(options.cache_bytes.max(1 << 20) as u64)
+        .flush_every_ms(Some(options.flush_every_ms));
+    let mut attempts = 1;
+    loop {
+        match config.open() {
+            Ok(db) => return Ok(db),
+            Err(sled::Error::Io(error)) if attempts < OPEN_ATTEMPTS && error.to_string().contains("lock") => {
+                attempts += 1;
+                thread::sleep(OPEN_AGAIN_AFTER);
+            }
+            Err(sled::Error::Corruption { .. }) => {
+                let source = CodecError::malformed("sled file", "damaged, recovery gave up");
+                return Err(TierError::Damaged {
+                    tier: options.tier,
+                    place: options.dir.display().to_string(),
+                    source,
+                });
+            }
+            Err(error) => return Err(unavailable(options.tier, format!("{}: {error}", options.dir.display()))),
+        }
+    }
+}
+
+fn flush_function(
+    tier: &'static str,
+    db: Db,
+    file: File,
+    unflushed: Arc<AtomicUsize>,
+) -> impl Fn() -> Result<(), TierError> + Send + 'static {
+    move || {
+        let covered = unflushed.load(Ordering::Relaxed);
+        db.flush().map_err(|error| unavailable(tier, error))?;
+        file.sync_data().map_err(|error| unavailable(tier, error))?;
+        unflushed.fetch_sub(covered, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,30 @@
+//! gate: takes rows in, gives them their place in a source, keeps them safe in mq, and moves them into kv's chain.
+//!
+//! ```text
+//!   HTTP body ─▶ row_reader ─▶ scatter ─▶ parts ──Offer──▶ sequencer ─▶ mq ─▶ admission ─▶ kv ─▶ push to the owner
+//!                csv_rows      columns                     (gate_actor, one per partition)    ╰─▶ idle
+//!                ndjson_rows   moment
+//!   ╰───────────── gate_http ────────────╯
+//! ```
+//!
+//! Invariant: rows are acknowledged once mq has them, and in kv's chain each batch counts once (design §5).
+
+pub mod settings;
+
+pub mod columns;
+pub mod csv_rows;
+pub mod moment;
+pub mod ndjson_rows;
+pub mod row_error;
+pub mod row_reader;
+pub mod scatter;
+pub mod value;
+
+pub mod admission;
+pub mod pressure;
+pub mod retention;
+pub mod sequencer;
+
+pub mod gate_actor;
+pub mod gate_http;
+pub mod request_http;

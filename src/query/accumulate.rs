@@ -1,0 +1,304 @@
+//! Aggregates of a query: one value for each group, over all blocks.
+//!
+//! Invariant: sums are exact (128 bits, checked); an aggregate over no value is null, but for counts, which are 0.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, StringArray};
+use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::{DataType, Decimal128Type, Int64Type};
+
+use super::QueryError;
+use super::codes::{self, LongTexts};
+use super::groups::Distinct;
+use crate::model::aggregate_call::Function;
+
+/// The largest number of 38 digits, and so the largest decimal of an answer.
+const LARGEST: u128 = 99_999_999_999_999_999_999_999_999_999_999_999_999;
+
+/// One aggregate of every group.
+#[derive(Debug)]
+pub struct Accumulator {
+    output: DataType,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Count(Vec<i64>),
+    CountDistinct { counts: Vec<i64>, distinct: Distinct },
+    Sum { sums: Vec<i128>, counts: Vec<i64> },
+    Avg { sums: Vec<i128>, counts: Vec<i64>, scale: i8 },
+    Extreme { codes: Vec<Option<i128>>, largest: bool },
+    ExtremeText { texts: Vec<Option<Box<str>>>, largest: bool },
+}
+
+impl Accumulator {
+    /// `argument` is the type of what is aggregated, `None` for `count(*)`; `output` the type of the result.
+    pub fn new(function: Function, argument: Option<&DataType>, output: &DataType) -> Self {
+        let text = argument == Some(&DataType::Utf8);
+        let state = match function {
+            Function::Count => State::Count(Vec::new()),
+            Function::CountDistinct => {
+                let argument = argument.expect("a distinct count has an argument").clone();
+                State::CountDistinct { counts: Vec::new(), distinct: Distinct::new(argument) }
+            }
+            Function::Sum => State::Sum { sums: Vec::new(), counts: Vec::new() },
+            Function::Avg => {
+                let scale = match argument {
+                    Some(DataType::Decimal128(_, scale)) => *scale,
+                    _ => 0,
+                };
+                State::Avg { sums: Vec::new(), counts: Vec::new(), scale }
+            }
+            Function::Min | Function::Max if text => {
+                State::ExtremeText { texts: Vec::new(), largest: function == Function::Max }
+            }
+            Function::Min | Function::Max => State::Extreme { codes: Vec::new(), largest: function == Function::Max },
+        };
+        Self { output: output.clone(), state }
+    }
+
+    /// Adds rows: `groups` has the group of each, `filter` says which of them count.
+    pub fn update(
+        &mut self,
+        groups: &[u32],
+        group_count: usize,
+        argument: Option<&dyn Array>,
+        filter: Option<&BooleanArray>,
+    ) -> Result<(), QueryError> {
+        let counted = counted_rows(argument, filter);
+        let rows = Rows { groups, counted: counted.as_ref() };
+        match &mut self.state {
+            State::Count(counts) => {
+                counts.resize(group_count, 0);
+                rows.each(|_, group| counts[group] += 1);
+            }
+            State::CountDistinct { counts, distinct } => {
+                counts.resize(group_count, 0);
+                let argument = argument.expect("a distinct count has an argument");
+                distinct.add(groups, argument, rows.counted, |group| counts[group as usize] += 1);
+            }
+            State::Sum { sums, counts } | State::Avg { sums, counts, .. } => {
+                sums.resize(group_count, 0);
+                counts.resize(group_count, 0);
+                add_up(&rows, argument.expect("a sum has an argument"), sums, counts)?;
+            }
+            State::Extreme { codes, largest } => {
+                codes.resize(group_count, None);
+                let mut values = Vec::new();
+                codes::encode(argument.expect("an extreme has an argument"), &mut LongTexts::default(), &mut values);
+                let largest = *largest;
+                rows.each(|row, group| {
+                    let (best, value) = (&mut codes[group], values[row]);
+                    if best.is_none_or(|best| if largest { value > best } else { value < best }) {
+                        *best = Some(value);
+                    }
+                });
+            }
+            State::ExtremeText { texts, largest } => {
+                texts.resize(group_count, None);
+                let values = argument.expect("an extreme has an argument").as_string::<i32>();
+                let largest = *largest;
+                rows.each(|row, group| {
+                    let (best, value) = (&mut texts[group], values.value(row));
+                    if best.as_deref().is_none_or(|best| if largest { value > best } else { value < best }) {
+                        *best = Some(value.into());
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The aggregate of each group.
+    pub fn finish(self, group_count: usize) -> Result<ArrayRef, QueryError> {
+        Ok(match self.state {
+            State::Count(mut counts) | State::CountDistinct { mut counts, .. } => {
+                counts.resize(group_count, 0);
+                Arc::new(Int64Array::from(counts))
+            }
+            State::Sum { mut sums, mut counts } => {
+                sums.resize(group_count, 0);
+                counts.resize(group_count, 0);
+                let sum = |(sum, count): (i128, i64)| match count {
+                    0 => Ok(None),
+                    _ if sum.unsigned_abs() > LARGEST => Err(overflow()),
+                    _ => Ok(Some(sum)),
+                };
+                let sums = sums.into_iter().zip(counts).map(sum).collect::<Result<Decimal128Array, _>>()?;
+                Arc::new(sums.with_data_type(self.output))
+            }
+            State::Avg { mut sums, mut counts, scale } => {
+                sums.resize(group_count, 0);
+                counts.resize(group_count, 0);
+                let DataType::Decimal128(_, to_scale) = self.output else {
+                    unreachable!("an average is a decimal, not {}", self.output)
+                };
+                let average = |(sum, count)| average(sum, count, (to_scale - scale) as u32);
+                let averages = (sums.into_iter().zip(counts)).map(average).collect::<Result<Decimal128Array, _>>()?;
+                Arc::new(averages.with_data_type(self.output))
+            }
+            State::Extreme { mut codes, .. } => {
+                codes.resize(group_count, None);
+                codes::decode(&self.output, codes.into_iter(), &LongTexts::default())
+            }
+            State::ExtremeText { mut texts, .. } => {
+                texts.resize(group_count, None);
+                Arc::new(texts.into_iter().collect::<StringArray>())
+            }
+        })
+    }
+}
+
+/// Rows with the group that each belongs to.
+struct Rows<'a> {
+    groups: &'a [u32],
+    /// `None`: all.
+    counted: Option<&'a BooleanBuffer>,
+}
+
+impl Rows<'_> {
+    #[inline]
+    fn each(&self, mut add: impl FnMut(usize, usize)) {
+        match self.counted {
+            None => (self.groups.iter().enumerate()).for_each(|(row, group)| add(row, *group as usize)),
+            Some(counted) => counted.set_indices().for_each(|row| add(row, self.groups[row] as usize)),
+        }
+    }
+}
+
+/// The rows whose argument is not null and that the filter passes.
+fn counted_rows(argument: Option<&dyn Array>, filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
+    let present = argument.and_then(|array| array.logical_nulls()).filter(|nulls| nulls.null_count() > 0);
+    let passed = filter.map(|filter| match filter.nulls() {
+        Some(nulls) => filter.values() & nulls.inner(),
+        None => filter.values().clone(),
+    });
+    match (present, passed) {
+        (Some(present), Some(passed)) => Some(present.inner() & &passed),
+        (Some(present), None) => Some(present.into_inner()),
+        (None, passed) => passed,
+    }
+}
+
+fn add_up(rows: &Rows<'_>, argument: &dyn Array, sums: &mut [i128], counts: &mut [i64]) -> Result<(), QueryError> {
+    match argument.data_type() {
+        // 2^64 values of 64 bits fit 128 bits.
+        DataType::Int64 => {
+            let values = argument.as_primitive::<Int64Type>().values();
+            rows.each(|row, group| {
+                sums[group] += i128::from(values[row]);
+                counts[group] += 1;
+            });
+        }
+        DataType::Decimal128(..) => {
+            let values = argument.as_primitive::<Decimal128Type>().values();
+            let mut overflowed = false;
+            rows.each(|row, group| {
+                let (sum, over) = sums[group].overflowing_add(values[row]);
+                overflowed |= over;
+                sums[group] = sum;
+                counts[group] += 1;
+            });
+            if overflowed {
+                return Err(overflow());
+            }
+        }
+        DataType::Null => {}
+        other => unreachable!("a plan does not sum {other}"),
+    }
+    Ok(())
+}
+
+fn overflow() -> QueryError {
+    QueryError::Value("a sum has more than 38 digits".to_owned())
+}
+
+/// `sum / count` with `more` further decimal digits, rounded half away from zero; `None` for no values.
+fn average(sum: i128, count: i64, more: u32) -> Result<Option<i128>, QueryError> {
+    if count == 0 {
+        return Ok(None);
+    }
+    let (count, power) = (u128::from(count.unsigned_abs()), 10u128.pow(more));
+    // Whole and remainder apart: the sum times the power may not fit, the average mostly does.
+    let (whole, rest) = (sum.unsigned_abs() / count, sum.unsigned_abs() % count);
+    let rest = rest.checked_mul(power).ok_or_else(overflow)?;
+    let rounded = rest / count + u128::from(rest % count >= count.div_ceil(2));
+    let value = whole.checked_mul(power).and_then(|whole| whole.checked_add(rounded)).filter(|v| *v <= LARGEST);
+    let value = value.ok_or_else(|| QueryError::Value("an average has more than 38 digits".to_owned()))? as i128;
+    Ok(Some(if sum < 0 { -value } else { value }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{DataType, Float64Type};
+
+    #[test]
+    fn averages_are_rounded_half_away_from_zero() {
+        for (sum, count, more, expected) in [
+            (10, 4, 1, 25),
+            (1, 8, 2, 13),
+            (-1, 8, 2, -13),
+            (2, 3, 4, 6667),
+            (-2, 3, 4, -6667),
+            (1, 3, 0, 0),
+            (1, 2, 0, 1),
+            (3, 2, 0, 2),
+            (-3, 2, 0, -2),
+            (5, 3, 0, 2),
+        ] {
+            assert_eq!(average(sum, count, more), Ok(Some(expected)), "{sum}/{count}");
+        }
+        assert_eq!(average(0, 0, 4), Ok(None));
+        assert!(average(i128::MAX, 1, 6).is_err());
+        assert!(average(i128::MAX - 1, i64::MAX, 6).is_ok());
+    }
+
+    #[test]
+    fn a_sum_beyond_38_digits_is_an_error_and_never_wraps() {
+        let decimal = DataType::Decimal128(38, 2);
+        let large = Decimal128Array::from(vec![LARGEST as i128, 1]).with_data_type(decimal.clone());
+        let mut sum = Accumulator::new(Function::Sum, Some(&decimal), &decimal);
+        sum.update(&[0, 0], 1, Some(&large), None).expect("128 bits hold it");
+        assert!(sum.finish(1).is_err());
+        let mut sum = Accumulator::new(Function::Sum, Some(&decimal), &decimal);
+        sum.update(&[0, 0], 1, Some(&large), None).expect("128 bits hold it");
+        assert!(sum.update(&[0, 0], 1, Some(&large), None).is_err());
+    }
+
+    #[test]
+    fn nulls_and_filtered_rows_do_not_count() {
+        let values = Int64Array::from(vec![Some(1), None, Some(5), Some(7)]);
+        let filter = BooleanArray::from(vec![Some(true), Some(true), None, Some(true)]);
+        let groups = [0, 0, 0, 1];
+        let run = |function, output: &DataType| {
+            let mut accumulator = Accumulator::new(function, Some(&DataType::Int64), output);
+            accumulator.update(&groups, 2, Some(&values), Some(&filter)).expect("no overflow");
+            accumulator.finish(3).expect("no overflow")
+        };
+        let counts = run(Function::Count, &DataType::Int64);
+        assert_eq!(counts.as_primitive::<Int64Type>(), &Int64Array::from(vec![1, 1, 0]));
+        let counts = run(Function::CountDistinct, &DataType::Int64);
+        assert_eq!(counts.as_primitive::<Int64Type>(), &Int64Array::from(vec![1, 1, 0]));
+        let sums = run(Function::Sum, &DataType::Decimal128(38, 0));
+        let sums: Vec<_> = sums.as_primitive::<Decimal128Type>().iter().collect();
+        assert_eq!(sums, [Some(1), Some(7), None]);
+        let most = run(Function::Max, &DataType::Int64);
+        assert_eq!(most.as_primitive::<Int64Type>(), &Int64Array::from(vec![Some(1), Some(7), None]));
+    }
+
+    #[test]
+    fn extremes_of_texts_and_doubles() {
+        let texts = StringArray::from(vec![Some("b"), Some("a much longer text than fifteen"), None, Some("c")]);
+        let mut least = Accumulator::new(Function::Min, Some(&DataType::Utf8), &DataType::Utf8);
+        least.update(&[0, 0, 0, 0], 1, Some(&texts), None).expect("texts compare");
+        let found = least.finish(1).expect("a text");
+        assert_eq!(found.as_string::<i32>().value(0), "a much longer text than fifteen");
+        let doubles = arrow::array::Float64Array::from(vec![1.5, f64::NAN, -3.0]);
+        let mut least = Accumulator::new(Function::Min, Some(&DataType::Float64), &DataType::Float64);
+        least.update(&[0, 0, 0], 1, Some(&doubles), None).expect("doubles compare");
+        assert_eq!(least.finish(1).expect("a double").as_primitive::<Float64Type>().value(0), -3.0);
+    }
+}

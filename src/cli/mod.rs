@@ -1,0 +1,72 @@
+//! The command line: one file per subcommand, each short: read arguments, call the library, show the outcome.
+//!
+//! Invariant: results go to stdout, everything else to stderr; the exit code says what kind of end it was.
+
+mod bench;
+mod client;
+mod completions;
+mod config;
+mod cut;
+mod demo;
+mod failure;
+mod ingest;
+mod output;
+mod query;
+mod shop;
+mod status;
+mod table;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Per-merchant metrics from row changes, within a second, that say how good they are.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage, 3 invalid config, 4 unreachable, \
+    5 refused (auth, limit, quality asked not met), 10 unhealthy (status), 130 interrupted.\n\
+    Logs: HOLDFAST_LOG=info|debug|warn|…, on stderr.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Ingest(ingest::Ingest),
+    Query(query::Query),
+    Status(status::Status),
+    #[command(subcommand)]
+    Config(config::Config),
+    Bench(bench::Bench),
+    Completions(completions::Completions),
+}
+
+/// Runs the command that the process was given.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Command::Up(up) => up.run(),
+        Command::Ingest(ingest) => client::block_on(ingest.run()),
+        Command::Query(query) => client::block_on(query.run()),
+        Command::Status(status) => client::block_on(status.run()),
+        Command::Config(config) => config.run(),
+        Command::Bench(bench) => bench.run(),
+        Command::Completions(completions) => completions.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.show();
+            failure.exit.into()
+        }
+    }
+}
+
+/// What a command ends with.
+type Outcome = Result<(), Failure>;

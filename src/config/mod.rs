@@ -1,0 +1,290 @@
+//! The configuration: what every key means, how the layers become one value, and what must fit together.
+//!
+//! Invariant: every default stands in `cluster.toml` and nowhere else; a `Config` that exists has been checked, its
+//! catalog of tables and metrics included.
+
+mod error;
+mod layers;
+mod secret;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use error::{ConfigError, Origin};
+pub use layers::{Layers, Override, Source};
+pub use secret::{Secret, SecretError};
+
+use crate::admin::access::{KeySetting, Scope};
+use crate::backoff::Backoff;
+use crate::model::catalog::{Catalog, CatalogError};
+use crate::model::metric::{MetricConfig, MetricError};
+use crate::model::schema::TableConfig;
+use crate::model::units::{ByteSize, Millis};
+use crate::model::window::Calendar;
+use crate::{gate, query, slave};
+use error::{Path as KeyPath, Step, path};
+use layers::Stretch;
+
+/// The shipped configuration: the lowest layer, and the documentation of every key.
+pub const DEFAULTS: &str = include_str!("../../cluster.toml");
+
+/// The whole configuration. Sections of roles are the roles' own types.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub cluster: ClusterSettings,
+    pub node: NodeSettings,
+    pub tiers: TierSettings,
+    pub http: HttpSettings,
+    pub gate: gate::settings::Settings,
+    pub slave: slave::settings::Settings,
+    pub query: query::settings::Settings,
+    #[serde(rename = "table")]
+    pub tables: Vec<TableConfig>,
+    #[serde(rename = "metric")]
+    pub metrics: Vec<MetricConfig>,
+}
+
+/// What all nodes of a cluster must agree on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSettings {
+    pub name: String,
+    pub partitions: u16,
+    /// IANA name.
+    pub timezone: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+    pub masters: Vec<SocketAddr>,
+}
+
+/// What one process spends and how it ends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSettings {
+    /// For partitions to write what they hold.
+    pub stop_timeout: Millis,
+    /// Before a crashed actor starts again.
+    pub restart: Backoff,
+}
+
+/// Where the joints between the roles are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TierSettings {
+    pub mq: StoreTier,
+    pub kv: StoreTier,
+    pub hot: StoreTier,
+    pub cache: CacheTier,
+}
+
+/// A tier on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreTier {
+    pub kind: TierKind,
+    pub policy: TierPolicy,
+    /// Memory for pages of the store.
+    pub page_cache: ByteSize,
+}
+
+/// The tier in memory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheTier {
+    pub kind: TierKind,
+    pub policy: TierPolicy,
+    pub memory_limit: ByteSize,
+}
+
+/// What stands behind a tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+pub enum TierKind {
+    Embedded,
+}
+
+/// Who decides when a tier is treated as degraded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+pub enum TierPolicy {
+    Auto,
+}
+
+impl TryFrom<String> for TierKind {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "embedded" => Ok(Self::Embedded),
+            _ => Err(format!("kind '{text}' is not supported by this build; supported: embedded")),
+        }
+    }
+}
+
+impl TryFrom<String> for TierPolicy {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "auto" => Ok(Self::Auto),
+            _ => Err(format!("policy '{text}' is not supported by this build; supported: auto")),
+        }
+    }
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSettings {
+    pub listen: SocketAddr,
+    /// Threads; 0: one per core.
+    pub workers: usize,
+    pub max_connections: usize,
+    pub keep_alive: Millis,
+    /// For a request's head to arrive.
+    pub request_timeout: Millis,
+    /// For open requests to end at shutdown.
+    pub shutdown_timeout: Millis,
+    pub tokens: Vec<TokenSettings>,
+}
+
+/// A bearer token and what it may do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSettings {
+    /// Names the token in logs and errors.
+    pub name: String,
+    pub token: Secret,
+    pub scopes: Vec<Scope>,
+    /// Binds a token with the one scope `query` to one partition-key value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeySetting>,
+}
+
+/// A checked configuration with its catalog.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    pub catalog: Catalog,
+    /// Relative paths of secrets start here.
+    pub folder: PathBuf,
+}
+
+impl Loaded {
+    /// The defaults, then `file`, then the `HOLDFAST_SECTION__KEY` variables of this process, then `overrides`.
+    pub fn from_process(file: Option<&Path>, overrides: Vec<Override>) -> Result<Self, ConfigError> {
+        let source = file.map(Source::read).transpose()?;
+        Self::new(Layers::new(source, std::env::vars_os()).with(overrides))
+    }
+
+    pub fn new(layers: Layers) -> Result<Self, ConfigError> {
+        let merged = layers.merge()?;
+        let config: Config = serde_path_to_error::deserialize(toml::Value::Table(merged)).map_err(|error| {
+            let complaint = Complaint::new(KeyPath::from(error.path()), error.inner().message());
+            layers.locate(&complaint.path, &complaint.reason, None)
+        })?;
+        let catalog =
+            check(&config).map_err(|complaint| layers.locate(&complaint.path, &complaint.reason, complaint.within))?;
+        Ok(Self { config, catalog, folder: layers.folder() })
+    }
+}
+
+/// A place in the configuration with what is wrong there.
+struct Complaint {
+    path: KeyPath,
+    reason: String,
+    /// Of the text at `path`, what is meant.
+    within: Option<Stretch>,
+}
+
+impl Complaint {
+    fn new(path: KeyPath, reason: impl Into<String>) -> Self {
+        Self { path, reason: reason.into(), within: None }
+    }
+}
+
+/// Partitions beyond this cost more than they spread.
+const MOST_PARTITIONS: u16 = 4096;
+
+fn check(config: &Config) -> Result<Catalog, Complaint> {
+    let cluster = &config.cluster;
+    let complain = |keys, reason: String| Err(Complaint::new(path(keys), reason));
+    if cluster.name.trim().is_empty() {
+        return complain(["cluster", "name"], "the cluster needs a name".into());
+    }
+    if !(1..=MOST_PARTITIONS).contains(&cluster.partitions) {
+        return complain(["cluster", "partitions"], format!("between 1 and {MOST_PARTITIONS} partitions are possible"));
+    }
+    if !matches!(cluster.masters.len(), 1 | 3 | 5) {
+        return complain(["cluster", "masters"], "1, 3 or 5 masters make a majority".into());
+    }
+    if config.http.max_connections == 0 {
+        return complain(["http", "max_connections"], "at least one connection is needed".into());
+    }
+    check_tokens(&config.http)?;
+    let calendar = Calendar::new(&cluster.timezone)
+        .map_err(|error| Complaint::new(path(["cluster", "timezone"]), error.to_string()))?;
+    Catalog::new(&config.tables, &config.metrics, calendar).map_err(|error| complaint_of(config, error))
+}
+
+fn check_tokens(http: &HttpSettings) -> Result<(), Complaint> {
+    for (index, token) in http.tokens.iter().enumerate() {
+        let complain = |key: &str, reason: &str| {
+            let mut place = path(["http", "tokens"]);
+            place.0.extend([Step::Index(index), Step::Key(key.to_owned())]);
+            Err(Complaint::new(place, reason))
+        };
+        if token.scopes.is_empty() {
+            return complain("scopes", "a token without a scope may do nothing");
+        }
+        if token.key.is_some() && token.scopes != [Scope::Query] {
+            return complain("key", "only a token with the one scope \"query\" can be bound to a key");
+        }
+    }
+    if http.tokens.is_empty() && !http.listen.ip().is_loopback() {
+        let reason = format!(
+            "{} can be reached from other machines, where every request needs a token, and there are no tokens; add \
+             [[http.tokens]] or listen on 127.0.0.1",
+            http.listen
+        );
+        return Err(Complaint::new(path(["http", "listen"]), reason));
+    }
+    Ok(())
+}
+
+/// The key of a definition that the catalog refuses, and the place in its text.
+fn complaint_of(config: &Config, error: CatalogError) -> Complaint {
+    let entry = |list: &str, index: Option<usize>, field: &str| {
+        let mut place = path([list]);
+        place.0.extend(index.map(Step::Index));
+        place.0.push(Step::Key(field.to_owned()));
+        place
+    };
+    match error {
+        // The last of that name: of two, the second is the one too many.
+        CatalogError::Table(error) => {
+            let index = config.tables.iter().rposition(|table| table.name == error.table);
+            let mut place = entry("table", index, error.field);
+            let columns = index.map(|index| &config.tables[index].columns).filter(|_| error.field == "columns");
+            let meant = |name: &&String| error.reason.contains(&format!("'{name}'"));
+            place.0.extend(columns.and_then(|columns| columns.keys().find(meant)).map(|name| Step::Key(name.clone())));
+            Complaint::new(place, error.reason)
+        }
+        CatalogError::Metric { metric, field, error } => {
+            let index = config.metrics.iter().rposition(|candidate| candidate.name == metric);
+            let mut place = entry("metric", index, field);
+            let MetricError::Sql(error) = error else {
+                return Complaint::new(place, error.to_string());
+            };
+            let selects = index.map_or(&[][..], |index| &config.metrics[index].select);
+            if let Some(item) = selects.iter().position(|item| field == "select" && *item == error.text) {
+                place.0.push(Step::Index(item));
+            }
+            let within = Some(Stretch { line: error.line, column: error.column });
+            Complaint { path: place, reason: error.message, within }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `holdfast bench NAME`: prints the figures that the README claims.
+//!
+//! Invariant: every figure in the README is printed by one of these names.
+
+mod client;
+mod engine;
+mod http;
+mod machine;
+mod orders;
+mod pipeline;
+mod process;
+mod stages;
+mod stats;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use super::Outcome;
+use super::failure::Failure;
+
+/// Measure this machine.
+#[derive(Debug, Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    name: Name,
+}
+
+#[derive(Debug, Subcommand)]
+enum Name {
+    /// A CSV file to exact, queryable results, through the real process on durable tiers.
+    Pipeline {
+        #[arg(long, default_value_t = 5_000_000)]
+        rows: u64,
+        #[arg(long, default_value_t = 3)]
+        runs: u32,
+    },
+    /// What each step of the pipeline costs alone, on one core.
+    Stages {
+        #[arg(long, default_value_t = 2_000_000)]
+        rows: u64,
+        #[arg(long, default_value_t = 3)]
+        runs: u32,
+    },
+    /// The query engine alone: filter, group and order over a block of 1,000 rows with a cached plan.
+    Engine {
+        #[arg(long, default_value_t = 5)]
+        runs: u32,
+    },
+    /// Queries a second over HTTP against a handler that returns a constant.
+    Http {
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+    },
+    /// Resident memory after one and two days of the same load.
+    Memory {
+        #[arg(long, default_value_t = 5_000_000)]
+        rows: u64,
+    },
+}
+
+impl Bench {
+    pub fn run(self) -> Outcome {
+        actix_web::rt::System::new().block_on(self.measure()).map_err(|error| Failure::failed(format!("{error:#}")))
+    }
+
+    async fn measure(self) -> Result<()> {
+        match self.name {
+            Name::Pipeline { rows, runs } => pipeline::pipeline(rows, runs).await,
+            Name::Stages { rows, runs } => stages::stages(rows, runs).await,
+            Name::Engine { runs } => engine::engine(runs).await,
+            Name::Http { rounds } => http::http(rounds).await,
+            Name::Memory { rows } => pipeline::memory(rows).await,
+        }
+    }
+}

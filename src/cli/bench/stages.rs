@@ -1,0 +1,170 @@
+//! `holdfast bench stages`: what each step between a CSV byte and a stored block costs alone, on one core, over the same rows.
+//!
+//! Invariant: the steps are the product's own functions on durable tiers; only the actors between them are missing.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
+use futures::future::try_join_all;
+
+use super::machine;
+use super::orders::{self, Random};
+use super::stats::{Runs, short};
+use crate::clock;
+use crate::config::{Layers, Loaded, Source};
+use crate::gate::row_reader::{Format, RowReader};
+use crate::gate::scatter::{Limits, Part};
+use crate::hot::embedded::EmbeddedHot;
+use crate::kv::embedded::EmbeddedKv;
+use crate::kv::{Append, Kv};
+use crate::model::applied::Applied;
+use crate::model::batch::{Batch, BatchHeader, Chunk};
+use crate::model::block::StoredBlock;
+use crate::model::catalog::Catalog;
+use crate::model::id::{PartitionId, SourceId, Tip};
+use crate::model::position::{Position, Span};
+use crate::model::rows::{Compression, decode_rows, encode_rows};
+use crate::mq::Mq;
+use crate::mq::embedded::EmbeddedMq;
+use crate::slave::fold::Fold;
+use crate::tier::{Sink, SinkWrite};
+
+const PARTITIONS: u16 = 64;
+const ROWS_A_REQUEST: u64 = 100_000;
+const SLICE: usize = 256 << 10;
+const PAGE_CACHE: usize = 64 << 20;
+const LIMITS: Limits = Limits { row_bytes: 1 << 20, rows: u64::MAX, decoded_bytes: usize::MAX };
+
+/// The names of the steps, in the order of the flow.
+const STEPS: [&str; 8] = [
+    "parse and spread over partitions",
+    "encode (Arrow IPC, LZ4)",
+    "mq append, durable",
+    "kv append",
+    "decode",
+    "fold",
+    "encode blocks",
+    "hot write",
+];
+
+/// A catalog of the measured load's definitions.
+pub fn catalog() -> Result<Catalog> {
+    let source = Source { file: "bench.toml".into(), text: orders::DEFINITION.into() };
+    let loaded = Loaded::new(Layers::new(Some(source), [])).map_err(|error| anyhow!("{error}"))?;
+    Ok(loaded.catalog)
+}
+
+/// Runs every step over `rows` rows, `runs` times.
+pub async fn stages(rows: u64, runs: u32) -> Result<()> {
+    println!("{}", machine::describe());
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); STEPS.len()];
+    for _ in 0..runs {
+        machine::wait_until_idle().await;
+        for (step, taken) in run(rows).await?.into_iter().enumerate() {
+            times[step].push(taken.as_secs_f64() * 1e9 / rows as f64);
+        }
+    }
+    println!("{} rows, {} merchants x 4 channels x 24 hours, one core", short(rows as f64), orders::MERCHANTS);
+    println!("{:<34} {:>28} {:>16}", "step", "ns a row", "rows/s");
+    for (name, times) in STEPS.iter().zip(times) {
+        let runs = Runs::new(times);
+        println!("{name:<34} {:>28} {:>16}", runs.to_string(), short(1e9 / runs.median()));
+    }
+    Ok(())
+}
+
+fn batch(part: &Part, from: &mut [u64], body: Bytes, fingerprint: u64) -> Batch {
+    let rows = part.rows.num_rows();
+    let start = Position::ZERO.plus(from[part.partition.0 as usize]);
+    from[part.partition.0 as usize] += rows as u64;
+    let header = BatchHeader {
+        source: SourceId::push("orders", 1),
+        span: Span::new(start, start.plus(rows as u64)),
+        table: "orders".into(),
+        schema: fingerprint,
+        rows: rows as u32,
+        weighted: false,
+        positioned: false,
+        at_ms: 0,
+        hours: part.hours,
+    };
+    Batch { header, body }
+}
+
+async fn run(rows: u64) -> Result<[Duration; 8]> {
+    let folder = tempfile::tempdir()?;
+    let catalog = catalog()?;
+    let table = catalog.table("orders").context("the table was just defined")?.clone();
+    let mq = EmbeddedMq::open(&folder.path().join("mq"), PARTITIONS, PAGE_CACHE)?;
+    let kv = EmbeddedKv::open(&folder.path().join("kv"), PARTITIONS, PAGE_CACHE)?;
+    let hot = EmbeddedHot::open(&folder.path().join("hot"), PARTITIONS, PAGE_CACHE)?;
+    let mut folds: Vec<Fold> = (0..PARTITIONS).map(|_| Fold::new(&catalog)).collect();
+    let mut tips = vec![Tip::default(); PARTITIONS as usize];
+    let mut positions = vec![0; PARTITIONS as usize];
+    let mut applied = vec![Applied::default(); PARTITIONS as usize];
+    let mut taken = [Duration::ZERO; 8];
+    let mut random = Random::new(1);
+    let mut text = String::new();
+    for first in (0..rows).step_by(ROWS_A_REQUEST as usize) {
+        text.clear();
+        text.push_str(orders::HEADER);
+        orders::append_rows(&mut text, &mut random, first, ROWS_A_REQUEST.min(rows - first), rows, 0);
+
+        let start = clock::instant();
+        let mut reader = RowReader::new(Format::Csv, table.clone(), PARTITIONS, LIMITS);
+        text.as_bytes().chunks(SLICE).try_for_each(|slice| reader.feed(slice))?;
+        let parsed = reader.finish()?;
+        taken[0] += start.elapsed();
+
+        let start = clock::instant();
+        let bodies: Vec<Bytes> =
+            parsed.parts.iter().map(|part| encode_rows(&part.rows, Compression::Lz4).into()).collect();
+        taken[1] += start.elapsed();
+
+        let batches: Vec<(PartitionId, Batch)> = (parsed.parts.iter().zip(bodies))
+            .map(|(part, body)| (part.partition, batch(part, &mut positions, body, table.fingerprint)))
+            .collect();
+        let start = clock::instant();
+        try_join_all(batches.iter().map(|(partition, batch)| mq.publish(*partition, batch.clone()))).await?;
+        taken[2] += start.elapsed();
+
+        let start = clock::instant();
+        for (partition, batch) in &batches {
+            let index = partition.0 as usize;
+            let id = Tip::new(1, tips[index].number + 1);
+            applied[index].add(&batch.header.source, batch.header.span, 0);
+            let chunk = Chunk { id, previous: tips[index], at_ms: 0, batches: vec![batch.clone()] };
+            let delta = applied[index].delta([&batch.header.source]);
+            kv.append(*partition, Append { chunk, offset: 1, applied: delta, forget: vec![] }).await?;
+            tips[index] = id;
+        }
+        taken[3] += start.elapsed();
+
+        let start = clock::instant();
+        let decoded = (batches.iter())
+            .map(|(partition, batch)| Ok((*partition, decode_rows(&table.schema, &batch.body)?)))
+            .collect::<Result<Vec<_>>>()?;
+        taken[4] += start.elapsed();
+
+        let start = clock::instant();
+        for (partition, rows) in &decoded {
+            folds[partition.0 as usize].apply(&table, rows, None)?;
+        }
+        taken[5] += start.elapsed();
+    }
+    for (index, fold) in folds.iter_mut().enumerate() {
+        let start = clock::instant();
+        let names = fold.settle();
+        let version = Tip::new(1, 1);
+        let blocks: Vec<_> = (fold.encode(&names).into_iter().zip(&names))
+            .filter_map(|(rows, name)| Some((name.clone(), StoredBlock { version, rows: rows? })))
+            .collect();
+        taken[6] += start.elapsed();
+        let start = clock::instant();
+        let write = SinkWrite { tip: version, blocks, ..SinkWrite::default() };
+        hot.write(PartitionId(index as u16), write).await?;
+        taken[7] += start.elapsed();
+    }
+    Ok(taken)
+}

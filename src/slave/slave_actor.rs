@@ -3,7 +3,7 @@
 //! Invariant: a partition has one actor here at most, and every message finds the one that lives now.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use actix::dev::ToEnvelope;
@@ -74,6 +74,7 @@ impl Directory {
 #[rtype(result = "()")]
 pub struct Assign {
     pub partition: PartitionId,
+    /// The actor's epoch; one started again after a crash takes the next, which must not be given to another.
     pub epoch: Epoch,
 }
 
@@ -153,7 +154,12 @@ impl SlaveActor {
         let arbiter = self.thread(assign.partition).arbiter.handle();
         let name = format!("partition {}", assign.partition);
         let backoff = self.parts.settings.retry;
-        Ward::start(arbiter, name, backoff, metrics, move || PartitionActor::new(parts.clone()))
+        // Versions count within an epoch and start anew with the actor, so each actor has an epoch of its own.
+        let started = AtomicU64::new(0);
+        Ward::start(arbiter, name, backoff, metrics, move || {
+            let epoch = assign.epoch + started.fetch_add(1, Ordering::Relaxed);
+            PartitionActor::new(PartitionParts { epoch, ..parts.clone() })
+        })
     }
 }
 

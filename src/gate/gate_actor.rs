@@ -28,7 +28,7 @@ use crate::model::batch::{Batch, BatchHeader, Chunk};
 use crate::model::id::{Epoch, PartitionId, Tip};
 use crate::model::schema::Table;
 use crate::mq::{Mq, Offset};
-use crate::net::message::{Idle, PushChunk, Route};
+use crate::net::message::{Idle, PushBudget, PushChunk, Route};
 use crate::tier::TierError;
 
 /// What a gate is made of.
@@ -41,6 +41,8 @@ pub struct GateParts {
     pub mq: Arc<dyn Mq>,
     pub kv: Arc<dyn Kv>,
     pub push: Route<PushChunk>,
+    /// Shared by the gates of a process.
+    pub push_budget: PushBudget,
     pub idle: Route<Idle>,
     pub settings: Arc<Settings>,
     pub clock: Clock,
@@ -236,11 +238,16 @@ impl GateActor {
         self.counted.committed_batches += chunk.batches.len() as u64;
         self.counted.committed_chunks += 1;
         self.sequencer.committed(chunk.batches.iter().map(|batch| &batch.header.source));
-        let push = PushChunk { partition: self.parts.partition, chunk };
-        // An owner that is away is not slow: it reads kv when it comes.
-        match (self.parts.push)().map(|owner| owner.try_send(push)) {
-            Some(Err(SendError::Full(_))) => self.pressure.refused(),
-            _ => self.pressure.taken(),
+        match self.parts.push_budget.take(chunk.size()) {
+            None => self.pressure.refused(),
+            Some(hold) => {
+                let push = PushChunk { partition: self.parts.partition, chunk, hold };
+                // An owner that is away is not slow: it reads kv when it comes.
+                match (self.parts.push)().map(|owner| owner.try_send(push)) {
+                    Some(Err(SendError::Full(_))) => self.pressure.refused(),
+                    _ => self.pressure.taken(),
+                }
+            }
         }
         self.show_lag();
     }

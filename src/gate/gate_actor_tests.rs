@@ -66,6 +66,7 @@ impl Stage {
             mq: mq.clone(),
             kv: kv.clone(),
             push: Arc::new(move || Some(push.clone())),
+            push_budget: PushBudget::new(1 << 20),
             idle: Arc::new(move || Some(idle.clone())),
             settings: Arc::new(Settings::for_tests()),
             clock: Clock::System,

@@ -55,6 +55,7 @@ fn stage(settings: Settings, absent: Option<PartitionId>) -> Stage {
             mq: mq.clone(),
             kv: kv.clone(),
             push: Arc::new(|| None),
+            push_budget: crate::net::message::PushBudget::new(1 << 20),
             idle: Arc::new(|| None),
             settings: settings.clone(),
             clock: Clock::System,

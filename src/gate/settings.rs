@@ -38,6 +38,8 @@ pub struct Settings {
     /// The first and the longest pause after a failure of mq or kv.
     pub retry_first: Millis,
     pub retry_most: Millis,
+    /// Memory of chunks that were pushed and are not yet counted, of all partitions together.
+    pub push_memory: ByteSize,
     /// The first and the longest pause while the slave takes no pushes.
     pub push_pause_first: Millis,
     pub push_pause_most: Millis,
@@ -103,6 +105,7 @@ impl Settings {
             head_check: Millis(50),
             retry_first: Millis(1),
             retry_most: Millis(20),
+            push_memory: ByteSize(8 << 20),
             push_pause_first: Millis(1),
             push_pause_most: Millis(10),
             mq_keep: Millis(60_000),

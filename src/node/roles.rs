@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::model::catalog::Catalog;
 use crate::model::id::{Epoch, PartitionId};
 use crate::mq::embedded::EmbeddedMq;
+use crate::net::message::PushBudget;
 use crate::slave;
 use crate::slave::slave_actor::{Assign, Directory, SlaveActor, SlaveParts, StopAll};
 use crate::tier::TierError;
@@ -101,6 +102,7 @@ impl Roles {
         let arbiters: Vec<Arbiter> = (0..threads).map(|_| Arbiter::new()).collect();
         let mut roles = Self { tiers, gates: Vec::new(), slave, arbiters };
         let settings = Arc::new(config.gate.clone());
+        let push_budget = PushBudget::new(settings.push_memory.bytes());
         for id in 0..config.cluster.partitions {
             let partition = PartitionId(id);
             let assign = Assign { partition, epoch: Epochs::new(start).next() };
@@ -111,6 +113,7 @@ impl Roles {
                 mq: roles.tiers.mq.clone(),
                 kv: roles.tiers.kv.clone(),
                 push: directory.push_route(partition),
+                push_budget: push_budget.clone(),
                 idle: directory.idle_route(partition),
                 settings: settings.clone(),
                 clock: clock.clone(),

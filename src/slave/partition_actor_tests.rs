@@ -11,6 +11,7 @@ use crate::model::applied::Applied;
 use crate::model::batch::Chunk;
 use crate::model::id::{SourceId, Tip};
 use crate::model::position::{Position, Span};
+use crate::net::message::PushBudget;
 use crate::slave::sample::{self, Change};
 use crate::slave::slave_actor::{Assign, Directory, ObserveAll, SlaveActor, SlaveParts, StopAll, Unassign};
 use crate::tier::SinkQuery;
@@ -94,6 +95,11 @@ impl Tiers {
     }
 }
 
+fn pushed(chunk: Chunk) -> PushChunk {
+    let hold = PushBudget::new(1).take(1).expect("nobody else has it");
+    PushChunk { partition: PARTITION, chunk, hold }
+}
+
 fn changes(seed: u64) -> Vec<Change> {
     (0..20).map(|n| Change::arbitrary(xxhash_rust::xxh3::xxh3_64(&[seed as u8, n]))).collect()
 }
@@ -108,7 +114,7 @@ async fn pushed_chunks_reach_both_sinks_and_chunks_never_pushed_do_too() {
         let chunk = tiers.append(&changes(seed)).await;
         if seed != 2 {
             let route = directory.push_route(PARTITION)().expect("it lives");
-            route.send(PushChunk { partition: PARTITION, chunk }).await.expect("it lives");
+            route.send(pushed(chunk)).await.expect("it lives");
         }
     }
     tiers.wait_until_exact().await;
@@ -152,7 +158,7 @@ async fn a_stopped_partition_has_said_and_saved_all_and_the_next_owner_goes_on_f
     tiers.wait_until_exact().await;
     let next = tiers.append(&changes(1)).await;
     let route = directory.push_route(PARTITION)().expect("it lives");
-    route.send(PushChunk { partition: PARTITION, chunk: next.clone() }).await.expect("it lives");
+    route.send(pushed(next.clone())).await.expect("it lives");
     slave.send(Unassign { partition: PARTITION }).await.expect("it lives");
     assert!(tiers.is_exact(tiers.hot.as_ref()).await && tiers.is_exact(tiers.cache.as_ref()).await);
     assert!(directory.push_route(PARTITION)().is_none());
@@ -188,8 +194,8 @@ async fn an_older_owner_is_fenced_and_the_newer_one_is_right() {
     let (old, new) = (start(1), start(2));
     for seed in 0..20 {
         let chunk = tiers.append(&changes(seed)).await;
-        old.do_send(PushChunk { partition: PARTITION, chunk: chunk.clone() });
-        new.do_send(PushChunk { partition: PARTITION, chunk });
+        old.do_send(pushed(chunk.clone()));
+        new.do_send(pushed(chunk));
         tokio::time::sleep(Duration::from_millis(7)).await;
     }
     tiers.wait_until_exact().await;

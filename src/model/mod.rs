@@ -1,7 +1,8 @@
 //! The nouns that every station of the flow shares: what a change is, where it stands, what has been counted, what
 //! a metric is and how good an answer is.
 //!
-//! Invariant: nothing here reads a clock, does IO or knows an actor; this floor imports serde, arrow and sqlparser only.
+//! Invariant: nothing here reads a clock, does IO or knows an actor; this floor imports no other one, and of
+//! crates only those that compute: arrow, serde, sqlparser, chrono, hashes, codecs.
 
 pub mod aggregate;
 pub mod aggregate_call;

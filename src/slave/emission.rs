@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use bytes::Bytes;
 
 pub use super::offer::{Claim, EmissionReport, Knowledge, Next, Offer, Outlook};
+use super::pace::Pace;
 use super::settings::Settings;
 use crate::backoff::Retry;
 use crate::model::block::{BlockKey, StoredBlock};
@@ -73,8 +74,7 @@ pub struct Emission {
     base: Option<Tip>,
     written: Option<Record>,
     retry: Retry,
-    /// Emissions take their share of the time only.
-    not_before_ms: i64,
+    pace: Pace,
     last_ms: Option<i64>,
     last_duration_ms: i64,
     trouble: Option<String>,
@@ -97,7 +97,7 @@ impl Emission {
             base: None,
             written: None,
             retry: Retry::new(settings.retry),
-            not_before_ms: i64::MIN,
+            pace: Pace::new(),
             last_ms: None,
             last_duration_ms: 0,
             trouble: None,
@@ -110,7 +110,8 @@ impl Emission {
     }
 
     /// Notes that more of `source` was counted, from a change made at `at_ms`.
-    pub fn counted(&mut self, source: &SourceId, at_ms: Option<i64>) {
+    pub fn counted(&mut self, now_ms: i64, source: &SourceId, at_ms: Option<i64>) {
+        self.pace.counted(now_ms);
         if !self.unannounced.contains(source) {
             self.unannounced.insert(source.clone());
         }
@@ -195,11 +196,11 @@ impl Emission {
 
     /// May an emission begin now, and is there anything to say? `force`: without regard to the pace.
     pub fn wants_to_write(&self, now_ms: i64, claim: &Claim, settings: &Settings, force: bool) -> bool {
-        self.could_write(now_ms, force) && self.has_news(now_ms, claim, settings, force)
+        self.could_write(now_ms, settings, force) && self.has_news(now_ms, claim, settings, force)
     }
 
-    pub fn could_write(&self, now_ms: i64, force: bool) -> bool {
-        let not_before_ms = self.retry.not_before_ms().max(self.not_before_ms);
+    pub fn could_write(&self, now_ms: i64, settings: &Settings, force: bool) -> bool {
+        let not_before_ms = self.not_before_ms(settings);
         matches!(self.place, Place::Claimed { .. }) && self.is_idle() && (force || now_ms >= not_before_ms)
     }
 
@@ -294,12 +295,12 @@ impl Emission {
         self.written = Some(flight.record);
         self.last_ms = Some(now_ms);
         self.last_duration_ms = (now_ms - flight.started_ms).max(0);
-        let percent = i64::from(settings.emit_percent.clamp(1, 100));
-        let pause_ms = self.last_duration_ms.saturating_mul(100 * i64::from(sharers)) / percent;
-        // A duration holds the turns of others too: one slow emission must not silence the partition for long.
-        let (least_ms, most_ms) = (settings.emit_interval.as_i64(), settings.emit_pause_most.as_i64());
-        self.not_before_ms = flight.started_ms.saturating_add(pause_ms.min(most_ms).max(least_ms));
+        self.pace.emitted(flight.started_ms, self.last_duration_ms, settings, sharers);
         Next::Done { waiting_ms: flight.waiting_ms }
+    }
+
+    fn not_before_ms(&self, settings: &Settings) -> i64 {
+        self.retry.not_before_ms().max(self.pace.not_before_ms(settings))
     }
 
     fn failed(&mut self, now_ms: i64, error: &TierError) {
@@ -316,7 +317,7 @@ impl Emission {
             Place::Fenced { .. } => None,
             Place::Unclaimed | Place::Unsure { .. } => Some(self.retry.not_before_ms()),
             Place::Claimed { .. } => {
-                let pace_ms = self.retry.not_before_ms().max(self.not_before_ms);
+                let pace_ms = self.not_before_ms(settings);
                 let Some(written) = &self.written else {
                     return (outlook.as_of_ms != 0 || outlook.withheld).then_some(pace_ms);
                 };

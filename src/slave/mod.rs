@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod fold;
 pub mod groups;
 pub mod offer;
+pub mod pace;
 pub mod partition;
 pub mod partition_actor;
 pub mod plan;

@@ -137,7 +137,7 @@ impl Partition {
         }
         match self.chain.fit(chunk.previous, chunk.id) {
             Fit::Next => {
-                self.count(chunk);
+                self.count(now_ms, chunk);
                 self.chain.heard(now_ms, chunk.id);
             }
             Fit::Old => {}
@@ -222,7 +222,7 @@ impl Partition {
             Ok(ChunkRead::Next(chunks)) => {
                 self.kv_trouble = None;
                 for chunk in &chunks {
-                    self.chunk_read(chunk);
+                    self.chunk_read(now_ms, chunk);
                 }
                 match chunks.is_empty() {
                     true => self.chain.at_end(now_ms),
@@ -233,7 +233,7 @@ impl Partition {
         }
     }
 
-    fn chunk_read(&mut self, chunk: &Chunk) {
+    fn chunk_read(&mut self, now_ms: i64, chunk: &Chunk) {
         let first = self.chain.last() == Tip::default();
         match self.chain.fit(chunk.previous, chunk.id) {
             // A push was faster.
@@ -241,14 +241,14 @@ impl Partition {
             // From the oldest on; that nothing before it is missing was checked with the head.
             Fit::Gap if first => {
                 self.check_whole(chunk.previous);
-                self.count(chunk);
+                self.count(now_ms, chunk);
             }
             Fit::Gap => {}
-            Fit::Next => self.count(chunk),
+            Fit::Next => self.count(now_ms, chunk),
         }
     }
 
-    fn count(&mut self, chunk: &Chunk) {
+    fn count(&mut self, now_ms: i64, chunk: &Chunk) {
         if !self.standing.counts() {
             return;
         }
@@ -260,7 +260,7 @@ impl Partition {
                 Ok(Some(rows)) => {
                     self.uncollected |= rows > 0;
                     let at_ms = (rows > 0 && self.standing == Standing::Counting).then_some(batch.header.at_ms);
-                    self.sinks.iter_mut().for_each(|sink| sink.counted(&batch.header.source, at_ms));
+                    self.sinks.iter_mut().for_each(|sink| sink.counted(now_ms, &batch.header.source, at_ms));
                 }
             }
             self.as_of_ms = self.as_of_ms.max(batch.header.at_ms);

@@ -58,7 +58,7 @@ impl Partition {
                 effects.push(Effect::AskStanding(name));
             }
         }
-        if !SINKS.iter().any(|name| self.sinks[*name as usize].could_write(now_ms, stopping)) {
+        if !SINKS.iter().any(|name| self.sinks[*name as usize].could_write(now_ms, &self.settings, stopping)) {
             return;
         }
         self.collect();

@@ -1,0 +1,79 @@
+//! When the next emission to a sink may begin. Pure.
+//!
+//! Under load emissions take their share of the thread's time and no more, so that counting keeps up; once the load
+//! pauses, what is dirty is emitted at once. Invariant: the pause after an emission is at least the interval, and at most
+//! the configured one.
+
+use super::settings::Settings;
+
+/// The pace of one partition's emissions to one sink.
+#[derive(Debug)]
+pub struct Pace {
+    /// Since the last emission, an interval has passed then.
+    rested_ms: i64,
+    /// The emission's share of the time has passed then; whatever else goes on.
+    due_ms: i64,
+    /// When rows were last counted.
+    counted_ms: i64,
+}
+
+impl Pace {
+    pub fn new() -> Self {
+        Self { rested_ms: i64::MIN, due_ms: i64::MIN, counted_ms: i64::MIN }
+    }
+
+    /// Notes that rows are being counted.
+    pub fn counted(&mut self, now_ms: i64) {
+        self.counted_ms = now_ms;
+    }
+
+    /// Notes an emission that began at `started_ms` and took `duration_ms`. `sharers`: how many partitions want the time
+    /// of this one's thread.
+    pub fn emitted(&mut self, started_ms: i64, duration_ms: i64, settings: &Settings, sharers: u32) {
+        let percent = i64::from(settings.emit_percent.clamp(1, 100));
+        let pause_ms = duration_ms.saturating_mul(100 * i64::from(sharers)) / percent;
+        // A duration holds the turns of others too: one slow emission must not silence the partition for long.
+        let (least_ms, most_ms) = (settings.emit_interval.as_i64(), settings.emit_pause_most.as_i64());
+        self.rested_ms = started_ms.saturating_add(least_ms);
+        self.due_ms = started_ms.saturating_add(pause_ms.min(most_ms).max(least_ms));
+    }
+
+    /// From when on the next emission may begin, if nothing more is counted.
+    pub fn not_before_ms(&self, settings: &Settings) -> i64 {
+        let quiet_ms = self.counted_ms.saturating_add(settings.emit_interval.as_i64());
+        self.due_ms.min(self.rested_ms.max(quiet_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn under_load_emissions_take_their_share_and_when_it_pauses_none_of_it_is_waited_for() {
+        let settings = Settings::for_tests();
+        let mut pace = Pace::new();
+        assert_eq!(pace.not_before_ms(&settings), i64::MIN, "the first is due at once");
+        pace.counted(1_000);
+        assert_eq!(pace.not_before_ms(&settings), i64::MIN);
+        // Half of the time, between two: four times as long.
+        pace.emitted(1_000, 30, &settings, 2);
+        assert_eq!(pace.not_before_ms(&settings), 1_010, "quiet since it began");
+        pace.counted(1_060);
+        assert_eq!(pace.not_before_ms(&settings), 1_070);
+        pace.counted(1_115);
+        assert_eq!(pace.not_before_ms(&settings), 1_120, "its share, although rows keep coming");
+    }
+
+    #[test]
+    fn the_pause_has_a_least_and_a_most() {
+        let settings = Settings::for_tests();
+        let mut pace = Pace::new();
+        pace.counted(2_000);
+        pace.emitted(1_000, 0, &settings, 1);
+        assert_eq!(pace.not_before_ms(&settings), 1_010);
+        pace.emitted(1_900, i64::MAX, &settings, u32::MAX);
+        pace.counted(2_095);
+        assert_eq!(pace.not_before_ms(&settings), 2_100);
+    }
+}

@@ -12,40 +12,14 @@ use arrow::array::{
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
-use super::moment;
+use super::csv_lines::Field;
+use super::moment::{self, Today};
+use super::spread::Spread;
 use super::value::{self, ValueError};
 use crate::model::id::{PartitionId, partition_of_int, partition_of_text};
 use crate::model::schema::{Column, ColumnType};
 
 const HOUR_MICROS: i64 = 3_600_000_000;
-
-/// Which partition each row belongs to.
-pub struct Spread {
-    pub partition_of: Vec<u16>,
-    /// Rows by partition.
-    pub counts: Vec<usize>,
-}
-
-impl Spread {
-    /// Distributes one value per row.
-    fn values<T: Copy>(&self, values: &[T]) -> Vec<Vec<T>> {
-        let mut parts: Vec<Vec<T>> = self.counts.iter().map(|count| Vec::with_capacity(*count)).collect();
-        for (value, partition) in values.iter().zip(&self.partition_of) {
-            parts[usize::from(*partition)].push(*value);
-        }
-        parts
-    }
-
-    /// Weights by partition; empty where all are +1.
-    pub fn weights(&self, weights: &[i64]) -> Vec<Vec<i64>> {
-        if weights.is_empty() {
-            return vec![Vec::new(); self.counts.len()];
-        }
-        let mut parts = self.values(weights);
-        parts.iter_mut().filter(|part| part.iter().all(|weight| *weight == 1)).for_each(Vec::clear);
-        parts
-    }
-}
 
 /// A column of a request.
 pub struct ColumnRows {
@@ -146,78 +120,125 @@ impl ColumnRows {
         }
     }
 
-    /// The partition of the row added last, by this column; `scratch` saves an allocation.
+    /// The partition of a row, by this column; `scratch` saves an allocation.
     #[inline]
-    pub fn last_partition(&self, partitions: u16, scratch: &mut Vec<u8>) -> PartitionId {
+    pub fn partition(&self, row: usize, partitions: u16, scratch: &mut Vec<u8>) -> PartitionId {
         match &self.values {
-            Values::Int(values) => partition_of_int(*values.last().expect("a row was added"), partitions),
+            Values::Int(values) => partition_of_int(values[row], partitions),
             Values::Text(ends, bytes) => {
-                let from = ends.len().checked_sub(2).map_or(0, |before| ends[before]);
-                let text = std::str::from_utf8(&bytes[from..]).expect("it was UTF-8 when it was added");
+                let from = row.checked_sub(1).map_or(0, |before| ends[before]);
+                let text = std::str::from_utf8(&bytes[from..ends[row]]).expect("it was UTF-8 when it was added");
                 partition_of_text(text, partitions, scratch)
             }
             _ => unreachable!("a table is partitioned by an int or a text"),
         }
     }
 
-    /// The column's rows by partition.
-    pub fn spread(self, kind: ColumnType, spread: &Spread) -> Vec<ArrayRef> {
-        let valid = match self.valid.is_empty() {
-            true => vec![None; spread.counts.len()],
-            false => spread.values(&self.valid).into_iter().map(|part| Some(NullBuffer::from(part))).collect(),
-        };
-        match self.values {
-            Values::Int(values) => arrays(spread.values(&values), valid, Int64Array::new),
-            Values::Timestamp(values) => arrays(spread.values(&values), valid, TimestampMicrosecondArray::new),
-            Values::Date(values) => arrays(spread.values(&values), valid, Date32Array::new),
-            Values::Double(values) => arrays(spread.values(&values), valid, Float64Array::new),
-            Values::Decimal(values) => arrays(spread.values(&values), valid, |values, valid| {
-                Decimal128Array::new(values, valid).with_data_type(kind.arrow())
-            }),
-            Values::Bool(values) => {
-                let parts = spread.values(&values).into_iter().zip(valid);
-                parts.map(|(part, valid)| Arc::new(BooleanArray::new(BooleanBuffer::from(part), valid)) as _).collect()
+    /// Adds a field of many lines; false if one of them is no value of the column. Then the rows added are some of them,
+    /// and `truncate` takes them back.
+    pub fn fill(&mut self, column: &Column, field: Field<'_>) -> bool {
+        let (valid, nullable) = (&mut self.valid, column.nullable);
+        match (&mut self.values, column.kind) {
+            (Values::Int(values), _) => fill(values, valid, nullable, field, value::int),
+            (Values::Decimal(values), ColumnType::Decimal { precision, scale }) => {
+                fill(values, valid, nullable, field, |cell| value::decimal(cell, precision, scale))
             }
+            (Values::Decimal(_), _) => unreachable!("decimals belong to a decimal column"),
+            (Values::Double(values), _) => fill(values, valid, nullable, field, value::double),
+            (Values::Bool(values), _) => fill(values, valid, nullable, field, value::boolean),
+            (Values::Timestamp(values), _) => {
+                let mut today = Today::default();
+                fill(values, valid, nullable, field, |cell| today.timestamp(cell))
+            }
+            (Values::Date(values), _) => fill(values, valid, nullable, field, moment::date),
+            (Values::Text(ends, bytes), _) => fill(ends, valid, nullable, field, |cell| {
+                bytes.extend_from_slice(cell);
+                Ok(bytes.len())
+            }),
+        }
+    }
+
+    /// Adds as many nulls.
+    pub fn fill_nulls(&mut self, count: usize) {
+        (0..count).for_each(|_| {
+            self.push_null();
+        });
+    }
+
+    /// Forgets all rows from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.valid.truncate(len);
+        match &mut self.values {
+            Values::Int(values) | Values::Timestamp(values) => values.truncate(len),
+            Values::Decimal(values) => values.truncate(len),
+            Values::Double(values) => values.truncate(len),
             Values::Text(ends, bytes) => {
-                let parts = spread_texts(&ends, &bytes, spread).into_iter().zip(valid);
-                parts.map(|((offsets, bytes), valid)| text_array(offsets, bytes, valid)).collect()
+                ends.truncate(len);
+                bytes.truncate(ends.last().copied().unwrap_or(0));
+            }
+            Values::Bool(values) => values.truncate(len),
+            Values::Date(values) => values.truncate(len),
+        }
+    }
+
+    /// Bytes of all texts.
+    pub fn text_bytes(&self) -> usize {
+        match &self.values {
+            Values::Text(_, bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+
+    /// The column's rows, those of one partition together.
+    pub fn spread(self, kind: ColumnType, spread: &Spread) -> ArrayRef {
+        let valid = (!self.valid.is_empty()).then(|| NullBuffer::from(spread.values(&self.valid)));
+        match self.values {
+            Values::Int(values) => Arc::new(Int64Array::new(spread.values(&values).into(), valid)),
+            Values::Timestamp(values) => Arc::new(TimestampMicrosecondArray::new(spread.values(&values).into(), valid)),
+            Values::Date(values) => Arc::new(Date32Array::new(spread.values(&values).into(), valid)),
+            Values::Double(values) => Arc::new(Float64Array::new(spread.values(&values).into(), valid)),
+            Values::Decimal(values) => {
+                let values = Decimal128Array::new(spread.values(&values).into(), valid);
+                Arc::new(values.with_data_type(kind.arrow()))
+            }
+            Values::Bool(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(spread.values(&values)), valid)),
+            Values::Text(ends, bytes) => {
+                let (offsets, bytes) = spread.texts(&ends, &bytes);
+                let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+                Arc::new(StringArray::new(offsets, Buffer::from_vec(bytes), valid))
             }
         }
     }
 }
 
-fn arrays<T, A>(
-    parts: Vec<Vec<T>>,
-    valid: Vec<Option<NullBuffer>>,
-    make: impl Fn(ScalarBuffer<T>, Option<NullBuffer>) -> A,
-) -> Vec<ArrayRef>
-where
-    T: arrow::datatypes::ArrowNativeType,
-    A: arrow::array::Array + 'static,
-{
-    parts.into_iter().zip(valid).map(|(part, valid)| Arc::new(make(part.into(), valid)) as _).collect()
-}
-
-fn spread_texts(ends: &[usize], bytes: &[u8], spread: &Spread) -> Vec<(Vec<i32>, Vec<u8>)> {
-    let empty = |count: &usize| {
-        let mut offsets = Vec::with_capacity(count + 1);
-        offsets.push(0);
-        (offsets, Vec::with_capacity(bytes.len() / ends.len().max(1) * count))
-    };
-    let mut parts: Vec<(Vec<i32>, Vec<u8>)> = spread.counts.iter().map(empty).collect();
-    let mut from = 0;
-    for (end, partition) in ends.iter().zip(&spread.partition_of) {
-        let (offsets, texts) = &mut parts[usize::from(*partition)];
-        texts.extend_from_slice(&bytes[from..*end]);
-        offsets.push(i32::try_from(texts.len()).expect("a request is limited to less than 2 GiB"));
-        from = *end;
+fn fill<T: Copy + Default>(
+    values: &mut Vec<T>,
+    valid: &mut Vec<bool>,
+    nullable: bool,
+    field: Field<'_>,
+    mut read: impl FnMut(&[u8]) -> Result<T, ValueError>,
+) -> bool {
+    values.reserve(field.lines());
+    for cell in field.cells() {
+        if cell.is_empty() {
+            if !nullable {
+                return false;
+            }
+            if valid.is_empty() {
+                *valid = vec![true; values.len()];
+            }
+            valid.push(false);
+            // What a null hides does not matter, but a text must end where the last one did.
+            values.push(values.last().copied().unwrap_or_default());
+            continue;
+        }
+        let Ok(value) = read(cell) else { return false };
+        if !valid.is_empty() {
+            valid.push(true);
+        }
+        values.push(value);
     }
-    parts
-}
-
-fn text_array(offsets: Vec<i32>, bytes: Vec<u8>, valid: Option<NullBuffer>) -> ArrayRef {
-    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-    Arc::new(StringArray::new(offsets, Buffer::from_vec(bytes), valid))
+    true
 }
 
 /// First and last hour (since the Unix epoch, UTC) that a time column touches.

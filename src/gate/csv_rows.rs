@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use memchr::{memchr, memchr_iter};
 
+use super::csv_lines::Finder;
 use super::row_error::RowError;
-use super::scatter::{Cells, Scatter, ScatterError};
+use super::scatter::{Cells, Layout, Scatter, ScatterError, weight};
 use super::value::ValueError;
 use crate::model::schema::{ColumnType, Table};
 
@@ -87,6 +88,11 @@ struct Scan {
 }
 
 impl Scan {
+    /// Stands at the start of a record of which nothing was seen.
+    fn is_fresh(&self) -> bool {
+        self.at == 0 && self.fields.is_empty()
+    }
+
     fn reset(&mut self) {
         (self.mode, self.at) = (Mode::FieldStart, 0);
         self.fields.clear();
@@ -157,20 +163,12 @@ impl Scan {
     }
 }
 
-/// Which field holds which column.
-#[derive(Debug)]
-struct Header {
-    /// By the table's column; `None`: the body does not have it.
-    columns: Vec<Option<usize>>,
-    operation: Option<usize>,
-    fields: usize,
-}
-
 /// Reads CSV.
 #[derive(Debug)]
 pub struct CsvRows {
     table: Arc<Table>,
-    header: Option<Header>,
+    layout: Option<Layout>,
+    finder: Finder,
     scan: Scan,
     /// The beginning of a record that is not complete.
     carry: Vec<u8>,
@@ -181,7 +179,7 @@ pub struct CsvRows {
 impl CsvRows {
     pub fn new(table: Arc<Table>) -> Self {
         let scan = Scan { mode: Mode::FieldStart, at: 0, from: 0, escaped: false, fields: Vec::new() };
-        Self { table, header: None, scan, carry: Vec::new(), line: 1 }
+        Self { table, layout: None, finder: Finder::default(), scan, carry: Vec::new(), line: 1 }
     }
 
     pub fn feed(&mut self, mut slice: &[u8], scatter: &mut Scatter) -> Result<(), RowError> {
@@ -195,6 +193,11 @@ impl CsvRows {
             }
         }
         while !slice.is_empty() {
+            let plain = self.plain_lines(slice, scatter);
+            if plain > 0 {
+                slice = &slice[plain..];
+                continue;
+            }
             let most_fields = self.most_fields();
             match self.scan.advance(slice, most_fields).map_err(|reason| self.broken(slice, reason))? {
                 Some(length) => {
@@ -218,14 +221,25 @@ impl CsvRows {
             let complete = self.complete(&record, scatter)?;
             assert!(complete, "outside quotes a line end completes a record");
         }
-        match self.header {
+        match self.layout {
             Some(_) => Ok(()),
             None => Err(RowError::new(1, "a CSV body begins with a header row that names the columns")),
         }
     }
 
+    /// Takes the plain lines at the start of `slice`, if all is well with them; gives their length.
+    fn plain_lines(&mut self, slice: &[u8], scatter: &mut Scatter) -> usize {
+        let Some(layout) = self.layout.as_ref().filter(|_| self.scan.is_fresh()) else { return 0 };
+        let lines = self.finder.find(slice, layout.fields, scatter.limits().row_bytes);
+        if lines.len() == 0 || !scatter.push_lines(&lines, layout) {
+            return 0;
+        }
+        self.line += lines.len() as u64;
+        lines.bytes().len()
+    }
+
     fn most_fields(&self) -> usize {
-        self.header.as_ref().map_or(MAX_FIELDS, |header| header.fields)
+        self.layout.as_ref().map_or(MAX_FIELDS, |layout| layout.fields)
     }
 
     /// Keeps bytes of an incomplete record, unless they are more than a row may have.
@@ -256,9 +270,9 @@ impl CsvRows {
             return Err(too_long(self.line, scatter.limits().row_bytes));
         }
         if !self.scan.is_blank_line() {
-            match &self.header {
-                Some(header) => self.row(header, record, scatter)?,
-                None => self.header = Some(self.read_header(record)?),
+            match &self.layout {
+                Some(layout) => self.row(layout, record, scatter)?,
+                None => self.layout = Some(self.read_header(record)?),
             }
         }
         // Only quoted fields have line ends in them.
@@ -268,35 +282,31 @@ impl CsvRows {
         Ok(())
     }
 
-    fn row(&self, header: &Header, record: &[u8], scatter: &mut Scatter) -> Result<(), RowError> {
+    fn row(&self, layout: &Layout, record: &[u8], scatter: &mut Scatter) -> Result<(), RowError> {
         let fields = self.scan.fields.as_slice();
-        if fields.len() != header.fields {
-            let message = format!("{} fields where the header has {} columns", fields.len(), header.fields);
+        if fields.len() != layout.fields {
+            let message = format!("{} fields where the header has {} columns", fields.len(), layout.fields);
             return Err(RowError::new(self.line, message).showing(trim_end(record)));
         }
-        let weight = match header.operation.map(|index| fields[index].text(record)).as_deref() {
-            None | Some(b"" | b"insert") => 1,
-            Some(b"delete") => -1,
-            Some(other) => {
-                let message =
-                    "CSV rows are 'insert' or 'delete'; an update is a delete of the row before and an insert";
-                return Err(RowError::new(self.line, message).in_column("_op").showing(other));
-            }
+        let operation = layout.operation.map(|index| fields[index].text(record)).unwrap_or_default();
+        let Some(weight) = weight(&operation) else {
+            let message = "CSV rows are 'insert' or 'delete'; an update is a delete of the row before and an insert";
+            return Err(RowError::new(self.line, message).in_column("_op").showing(&operation));
         };
-        let cells = CsvCells { table: &self.table, header, record, fields };
+        let cells = CsvCells { table: &self.table, layout, record, fields };
         scatter.push(&cells, weight, 1).map_err(|error| self.refused(&cells, error))
     }
 
-    fn read_header(&self, record: &[u8]) -> Result<Header, RowError> {
+    fn read_header(&self, record: &[u8]) -> Result<Layout, RowError> {
         let (table, fields) = (&self.table, &self.scan.fields);
-        let mut header = Header { columns: vec![None; table.columns.len()], operation: None, fields: fields.len() };
+        let mut layout = Layout { columns: vec![None; table.columns.len()], operation: None, fields: fields.len() };
         for (index, field) in fields.iter().enumerate() {
             let name = field.text(record);
             let fail = |message: String| Err(RowError::new(self.line, message).showing(&name));
             let place = match std::str::from_utf8(&name) {
-                Ok("_op") => &mut header.operation,
+                Ok("_op") => &mut layout.operation,
                 Ok(known) if table.column(known).is_some() => {
-                    &mut header.columns[table.column(known).expect("it was just found")]
+                    &mut layout.columns[table.column(known).expect("it was just found")]
                 }
                 _ => return fail(no_such_column(table)),
             };
@@ -304,20 +314,20 @@ impl CsvRows {
                 return fail("a column stands twice in the header".to_owned());
             }
         }
-        let missing = table.columns.iter().zip(&header.columns).find(|(column, at)| !column.nullable && at.is_none());
+        let missing = table.columns.iter().zip(&layout.columns).find(|(column, at)| !column.nullable && at.is_none());
         match missing {
             Some((column, _)) => {
                 let message = "the header lacks this column, which decides key or partition and is never null";
                 Err(RowError::new(self.line, message).in_column(&column.name))
             }
-            None => Ok(header),
+            None => Ok(layout),
         }
     }
 
     fn refused(&self, cells: &CsvCells<'_>, error: ScatterError) -> RowError {
         match error {
             ScatterError::Cell(column, error) => {
-                let field = cells.header.columns[column].map(|index| cells.fields[index]);
+                let field = cells.layout.columns[column].map(|index| cells.fields[index]);
                 let from = field.map_or(0, |field| field.from);
                 let line = self.line + memchr_iter(b'\n', &cells.record[..from]).count() as u64;
                 let error = RowError::new(line, error.to_string()).in_column(&cells.table.columns[column].name);
@@ -341,7 +351,7 @@ impl CsvRows {
 
 struct CsvCells<'a> {
     table: &'a Table,
-    header: &'a Header,
+    layout: &'a Layout,
     record: &'a [u8],
     fields: &'a [Field],
 }
@@ -349,7 +359,7 @@ struct CsvCells<'a> {
 impl Cells for CsvCells<'_> {
     #[inline]
     fn cell(&self, column: usize) -> Result<Option<Cow<'_, [u8]>>, ValueError> {
-        let Some(index) = self.header.columns[column] else {
+        let Some(index) = self.layout.columns[column] else {
             return Ok(None);
         };
         let field = &self.fields[index];

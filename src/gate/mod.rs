@@ -3,6 +3,7 @@
 //! ```text
 //!   HTTP body ─▶ row_reader ─▶ scatter ─▶ parts ──Offer──▶ sequencer ─▶ mq ─▶ admission ─▶ kv ─▶ push to the owner
 //!                csv_rows      columns                     (gate_actor, one per partition)    ╰─▶ idle
+//!                csv_lines     spread
 //!                ndjson_rows   moment
 //!   ╰───────────── gate_http ────────────╯
 //! ```
@@ -12,12 +13,14 @@
 pub mod settings;
 
 pub mod columns;
+pub mod csv_lines;
 pub mod csv_rows;
 pub mod moment;
 pub mod ndjson_rows;
 pub mod row_error;
 pub mod row_reader;
 pub mod scatter;
+pub mod spread;
 pub mod value;
 
 pub mod admission;

@@ -11,13 +11,48 @@ const SECOND_MICROS: i64 = 1_000_000;
 /// Microseconds since the Unix epoch.
 #[inline]
 pub fn timestamp(text: &[u8]) -> Result<i64, ValueError> {
-    let Some((head, rest)) = text.split_first_chunk::<16>() else {
-        return Err(ValueError::NotTimestamp);
-    };
-    if !matches!(head[10], b'T' | b' ' | b't') || head[13] != b':' {
-        return Err(ValueError::NotTimestamp);
+    Today::default().timestamp(text)
+}
+
+/// The day that was read last: timestamps that stand together are mostly of one day.
+#[derive(Debug)]
+pub struct Today {
+    text: [u8; 10],
+    day: i32,
+}
+
+impl Default for Today {
+    fn default() -> Self {
+        Self { text: *b"1970-01-01", day: 0 }
     }
-    let day = days(head.first_chunk().expect("sixteen bytes hold ten"), ValueError::NotTimestamp)?;
+}
+
+impl Today {
+    #[inline]
+    fn days(&mut self, text: &[u8; 10]) -> Result<i32, ValueError> {
+        if *text != self.text {
+            self.day = days(text, ValueError::NotTimestamp)?;
+            self.text = *text;
+        }
+        Ok(self.day)
+    }
+
+    /// As `timestamp`.
+    #[inline]
+    pub fn timestamp(&mut self, text: &[u8]) -> Result<i64, ValueError> {
+        let Some((head, rest)) = text.split_first_chunk::<16>() else {
+            return Err(ValueError::NotTimestamp);
+        };
+        if !matches!(head[10], b'T' | b' ' | b't') || head[13] != b':' {
+            return Err(ValueError::NotTimestamp);
+        }
+        let day = self.days(head.first_chunk().expect("sixteen bytes hold ten"))?;
+        time_of(day, head, rest)
+    }
+}
+
+#[inline]
+fn time_of(day: i32, head: &[u8; 16], rest: &[u8]) -> Result<i64, ValueError> {
     let hour = two(head[11], head[12]).ok_or(ValueError::NotTimestamp)?;
     let minute = two(head[14], head[15]).ok_or(ValueError::NotTimestamp)?;
     let (second, rest) = match rest {
@@ -193,6 +228,15 @@ mod tests {
             let mut near = *b"2026-11-22T10:03:04.123+02:00";
             near[place] = byte;
             let _ = (timestamp(&near[..cut.min(near.len())]), date(&near[..cut.min(10)]));
+        }
+
+        #[test]
+        fn what_was_read_before_makes_no_difference(texts in prop::collection::vec("(20[0-3]{2}-0[0-9]-[0-3][0-9]|\\x00{10}) 10:0[0-9]", 0..9)) {
+            let mut today = Today::default();
+            for text in texts {
+                prop_assert_eq!(today.timestamp(text.as_bytes()), timestamp(text.as_bytes()), "{}", text);
+            }
+            prop_assert!(timestamp(b"\0\0\0\0\0\0\0\0\0\0 10:00").is_err());
         }
     }
 }

@@ -52,6 +52,7 @@ pub mod place;
 pub mod problem;
 pub mod sled_flush;
 pub mod sled_store;
+mod sled_values;
 pub mod tier;
 
 // The flow, in its order.

@@ -1,11 +1,14 @@
 //! Group commit: one thread makes everything written so far durable, for all who wait at that moment.
 //!
 //! Invariant: a waiter hears of a flush that began after it was enqueued; waiters hear in the order in which they came;
-//! nothing is flushed while nobody waits; the queue is bounded.
+//! what nobody waits for is flushed now and then; the queue is bounded.
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tracing::warn;
 
 use crate::locks::lock;
 use crate::tier::TierError;
@@ -42,14 +45,15 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Flusher {
-    /// `flush` blocks until everything that was written before the call is durable.
-    pub fn start<F>(tier: &'static str, flush: F) -> Result<Self, TierError>
+    /// `flush` blocks until everything that was written before the call is durable; it is called at least `every` so often
+    /// and cheap if there is nothing to do.
+    pub fn start<F>(tier: &'static str, every: Duration, flush: F) -> Result<Self, TierError>
     where
         F: Fn() -> Result<(), TierError> + Send + 'static,
     {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new().name(format!("{tier}-flush")).spawn(move || run(&theirs, flush));
+        let thread = thread::Builder::new().name(format!("{tier}-flush")).spawn(move || run(&theirs, every, flush));
         let thread = thread.map_err(|error| TierError::Unavailable { tier, reason: error.to_string() })?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -77,18 +81,21 @@ impl Drop for Flusher {
     }
 }
 
-fn run(shared: &Shared, flush: impl Fn() -> Result<(), TierError>) {
+fn run(shared: &Shared, every: Duration, flush: impl Fn() -> Result<(), TierError>) {
     loop {
         let waiters = {
             let idle = |queue: &mut Queue| queue.waiters.is_empty() && !queue.closing;
-            let queue = shared.wake.wait_while(lock(&shared.queue), idle);
-            let mut queue = queue.expect("nobody panics while holding the flush queue");
-            if queue.waiters.is_empty() {
+            let queue = shared.wake.wait_timeout_while(lock(&shared.queue), every, idle);
+            let (mut queue, _) = queue.expect("nobody panics while holding the flush queue");
+            if queue.waiters.is_empty() && queue.closing {
                 return;
             }
             mem::take(&mut queue.waiters)
         };
         let result = flush();
+        if let (Err(error), true) = (&result, waiters.is_empty()) {
+            warn!(%error, "what nobody waits for was not flushed");
+        }
         for waiter in waiters {
             waiter(&result);
         }
@@ -107,7 +114,7 @@ mod tests {
         let flushes = Arc::new(AtomicUsize::new(0));
         let (gate, opened) = mpsc::channel::<()>();
         let counted = Arc::clone(&flushes);
-        let flusher = Flusher::start("test", move || {
+        let flusher = Flusher::start("test", Duration::MAX, move || {
             counted.fetch_add(1, Ordering::SeqCst);
             opened.recv().map_err(|_| TierError::Unavailable { tier: "test", reason: "gone".into() })
         })

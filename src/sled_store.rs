@@ -1,4 +1,4 @@
-//! One sled database as the store of one tier: values of any size as small entries, durable when asked for.
+//! One sled database as the store of one tier: values of any size, durable when asked for.
 //!
 //! Invariant: after a crash the store holds a prefix of its writes in their order, and all of what a flush reported
 //! durable; a value is there wholly or not at all, since one entry, written last, makes it so.
@@ -13,22 +13,27 @@
 //!   own which the cache does not count. The cache also acts late, by pages. So entries are at most `PIECE_BYTES`.
 //! - Buffers that wait for the disk are not bounded. So writers wait for room (`room`).
 //! - The file lock may outlive the last handle by a moment. So opening tries again.
+//! - A value is written seven to eleven times. So values that come and go in order stand beside it (`append`).
 //! - The first IO error is for good, until the database is opened again: every later write fails, too.
 
 use std::fs::File;
+use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use sled::{Db, IVec};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use crate::model::codec::{self, CodecError};
 use crate::sled_flush::{Flusher, Waiter};
+use crate::sled_values::{self, Pointer, Swept, ValueLog};
 use crate::tier::TierError;
 
 /// Of sled's log. Fixed when a store is created.
@@ -38,12 +43,17 @@ const SEGMENT_BYTES: usize = 2 << 20;
 const PIECE_BYTES: usize = 16 << 10;
 /// Before the first piece: the value's length (u32) and the generation of its further pieces (u64).
 const LEAD_BYTES: usize = 12;
+/// As the generation: the entry holds where in the value log the value is.
+const LOGGED: u64 = u64::MAX;
 /// First byte of the keys of further pieces; an adapter's own keys begin below.
 const FURTHER: u8 = b'~';
 /// The layout: what the store was created with.
 const LAYOUT_KEY: &[u8] = b"!layout";
 /// How often the store was opened: the upper half of generations.
 const OPENED_KEY: &[u8] = b"!opened";
+/// Up to where the value log is durable.
+const SYNCED_KEY: &[u8] = b"!synced";
+const VALUES_DIR: &str = "values";
 /// Written but not yet flushed; above it writers wait.
 const UNFLUSHED_BYTES_MOST: usize = 32 << 20;
 const OPEN_ATTEMPTS: u32 = 100;
@@ -56,9 +66,24 @@ pub struct SledStore {
     // Before `db`: its thread holds a handle, too, and must end first.
     flusher: Flusher,
     db: Db,
-    unflushed: Arc<AtomicUsize>,
+    values: Arc<ValueLog>,
+    flushing: Arc<Flushing>,
     generation: AtomicU64,
+    dir: PathBuf,
 }
+
+/// What writers and the flush thread tell each other.
+#[derive(Debug, Default)]
+struct Flushing {
+    /// Bytes written since the last flush began.
+    unflushed: AtomicUsize,
+    begun: AtomicU64,
+    completed: AtomicU64,
+}
+
+/// A flush that covers everything written before it was given out.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticket(u64);
 
 /// How to open a store.
 #[derive(Debug, Clone, Copy)]
@@ -74,15 +99,26 @@ pub struct StoreOptions<'a> {
 impl SledStore {
     pub fn open(options: StoreOptions<'_>) -> Result<Self, TierError> {
         let tier = options.tier;
+        let io_failed = |error: io::Error| unavailable(tier, error);
+        let sled_failed = |error: sled::Error| unavailable(tier, error);
         let db = open_patiently(options)?;
-        let file = File::open(options.dir.join("db")).map_err(|error| unavailable(tier, error))?;
+        let file = File::open(options.dir.join("db")).map_err(io_failed)?;
         // What is read from now on must not vanish, even if the writer before died without having flushed it.
-        file.sync_data().map_err(|error| unavailable(tier, error))?;
-        let unflushed = Arc::new(AtomicUsize::new(0));
-        let flusher = Flusher::start(tier, flush_function(tier, db.clone(), file, Arc::clone(&unflushed)))?;
-        let store = Self { tier, flusher, db, unflushed, generation: AtomicU64::new(0) };
+        file.sync_data().map_err(io_failed)?;
+        let stored = |key: &[u8]| db.get(key).map_err(sled_failed);
+        let synced = stored(SYNCED_KEY)?.map_or(Ok(NOTHING), |bytes| read_control(tier, "synced", &bytes))?;
+        let opened: u32 = stored(OPENED_KEY)?.map_or(Ok(0), |bytes| read_control(tier, "opened", &bytes))?;
+        // A value written again must not share pieces with the one that it replaces, not even after a crash.
+        let generation = (u64::from(opened) + 1) << 32;
+        db.insert(OPENED_KEY, codec::encode(&(opened + 1))).map_err(sled_failed)?;
+        let values = ValueLog::open(&options.dir.join(VALUES_DIR), synced, generation);
+        let values = Arc::new(values.map_err(io_failed)?);
+        let flushing = Arc::<Flushing>::default();
+        let flush = flush_function(tier, db.clone(), file, Arc::clone(&values), Arc::clone(&flushing));
+        let flusher = Flusher::start(tier, Duration::from_millis(options.flush_every_ms), flush)?;
+        let generation = AtomicU64::new(generation);
+        let store = Self { tier, flusher, db, values, flushing, generation, dir: options.dir.into() };
         store.check_layout(options.partitions)?;
-        store.begin_generation()?;
         Ok(store)
     }
 
@@ -98,16 +134,6 @@ impl SledStore {
         }
     }
 
-    /// A value written again must not share pieces with the one that it replaces, not even after a crash.
-    fn begin_generation(&self) -> Result<(), TierError> {
-        let opened: u32 = match self.get(OPENED_KEY)? {
-            None => 0,
-            Some(bytes) => self.decoded("opened", codec::decode("opened", &bytes))?,
-        };
-        self.generation.store((u64::from(opened) + 1) << 32, Ordering::Relaxed);
-        self.put(OPENED_KEY, &codec::encode(&(opened + 1)))
-    }
-
     /// Sets `key` to `value`.
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), TierError> {
         let (first, further) = value.split_at(value.len().min(PIECE_BYTES));
@@ -118,28 +144,75 @@ impl SledStore {
         for (index, piece) in further.chunks(PIECE_BYTES).enumerate() {
             self.insert(&further_key(key, generation, index), piece)?;
         }
-        let mut entry = Vec::with_capacity(LEAD_BYTES + first.len());
-        entry.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        entry.extend_from_slice(&generation.to_le_bytes());
-        entry.extend_from_slice(first);
         // This makes the value be there.
-        let before = self.insert(key, &entry)?;
+        let before = self.insert(key, &entry(value.len(), generation, first))?;
         self.remove_further(key, before)
+    }
+
+    /// As `put`, for values that come in order, are not replaced, and are removed in about the same order.
+    pub fn append(&self, key: &[u8], value: &[u8]) -> Result<(), TierError> {
+        self.flushing.unflushed.fetch_add(value.len(), Ordering::Relaxed);
+        let pointer = self.values.append(key, value);
+        let pointer = pointer.map_err(|error| unavailable(self.tier, format!("{}: {error}", show_key(key))))?;
+        self.insert(key, &entry(value.len(), LOGGED, &codec::to_bytes(&pointer)))?;
+        Ok(())
+    }
+
+    /// Is there a value of `key` that was written, but is lost with the last writes before a crash? What was written after
+    /// it with `append` is lost, too.
+    pub fn is_lost(&self, key: &[u8]) -> Result<bool, TierError> {
+        let entry = self.db.get(key).map_err(|error| self.failed(key, error))?;
+        let pointer = entry.map(|entry| self.pointer(key, &entry)).transpose()?.flatten();
+        Ok(pointer.is_some_and(|pointer| self.values.is_lost(pointer)))
+    }
+
+    /// Where in the value log an entry's value is, if it is there.
+    fn pointer(&self, key: &[u8], entry: &[u8]) -> Result<Option<Pointer>, TierError> {
+        match Lead::read(entry) {
+            Some(Lead { generation: LOGGED, .. }) => {
+                self.decoded(show_key(key), codec::from_bytes("pointer", &entry[LEAD_BYTES..])).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Gives a step of the disk space of removed values back. Is there more to look at?
+    pub fn sweep(&self) -> Result<bool, TierError> {
+        let is_live = |key: &[u8], pointer: Pointer| -> Result<bool, SweepError> {
+            let entry = self.db.get(key).map_err(|error| self.failed(key, error))?;
+            let found = entry.map(|entry| self.pointer(key, &entry)).transpose()?.flatten();
+            Ok(found == Some(pointer))
+        };
+        let swept = self.values.sweep(is_live).map_err(|error| match error {
+            SweepError::Tier(error) => error,
+            SweepError::Io(error) => unavailable(self.tier, error),
+        })?;
+        if let Swept::Dead(file) = swept {
+            let (tier, dir) = (self.tier, self.dir.join(VALUES_DIR));
+            // Not before the removals are durable.
+            self.after_flush(Box::new(move |result| {
+                if let Err(error) = result.clone().map_or(Ok(()), |()| sled_values::delete(&dir, file)) {
+                    warn!(tier, file, %error, "a dead file of values could not be deleted");
+                }
+            }));
+        }
+        Ok(swept != Swept::All)
     }
 
     /// Removes `key`; nothing happens if it is not there.
     pub fn remove(&self, key: &[u8]) -> Result<(), TierError> {
+        self.flushing.unflushed.fetch_add(key.len(), Ordering::Relaxed);
         let before = self.db.remove(key).map_err(|error| self.failed(key, error))?;
         self.remove_further(key, before)
     }
 
     fn insert(&self, key: &[u8], entry: &[u8]) -> Result<Option<IVec>, TierError> {
-        self.unflushed.fetch_add(key.len() + entry.len(), Ordering::Relaxed);
+        self.flushing.unflushed.fetch_add(key.len() + entry.len(), Ordering::Relaxed);
         self.db.insert(key, entry).map_err(|error| self.failed(key, error))
     }
 
     fn remove_further(&self, key: &[u8], entry: Option<IVec>) -> Result<(), TierError> {
-        let Some(lead) = entry.as_deref().and_then(Lead::read) else {
+        let Some(lead) = entry.as_deref().and_then(Lead::read).filter(|lead| lead.generation != LOGGED) else {
             return Ok(());
         };
         for index in 0..lead.pieces() {
@@ -165,6 +238,11 @@ impl SledStore {
     fn assemble(&self, key: &[u8], entry: &[u8]) -> Result<Bytes, TierError> {
         let damaged = |reason| self.damaged(show_key(key), CodecError::malformed("stored value", reason));
         let lead = Lead::read(entry).ok_or_else(|| damaged("shorter than its lead"))?;
+        if let Some(pointer) = self.pointer(key, entry)? {
+            let value = self.values.read(pointer, key);
+            let value = value.map_err(|error| unavailable(self.tier, format!("{}: {error}", show_key(key))))?;
+            return value.ok_or_else(|| damaged("the value log has something else in its place"));
+        }
         let mut value = Vec::with_capacity(lead.len.min(entry.len() + lead.pieces() * PIECE_BYTES));
         value.extend_from_slice(&entry[LEAD_BYTES..]);
         for index in 0..lead.pieces() {
@@ -210,10 +288,19 @@ impl SledStore {
 
     /// Waits while too much has been written that is not yet on disk.
     pub async fn room(&self) -> Result<(), TierError> {
-        if self.unflushed.load(Ordering::Relaxed) < UNFLUSHED_BYTES_MOST {
+        if self.flushing.unflushed.load(Ordering::Relaxed) < UNFLUSHED_BYTES_MOST {
             return Ok(());
         }
         self.flush().await
+    }
+
+    /// The next flush to begin.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.flushing.begun.load(Ordering::SeqCst) + 1)
+    }
+
+    pub fn is_durable(&self, ticket: Ticket) -> bool {
+        self.flushing.completed.load(Ordering::SeqCst) >= ticket.0
     }
 
     /// Resolves once everything written so far is durable.
@@ -228,7 +315,7 @@ impl SledStore {
 
     /// Bytes of the store's files. Looks at the file system.
     pub fn disk_bytes(&self) -> u64 {
-        self.db.size_on_disk().unwrap_or(0)
+        self.db.size_on_disk().unwrap_or(0) + self.values.disk_bytes()
     }
 
     /// Names the place where a stored value does not decode.
@@ -248,6 +335,40 @@ impl SledStore {
             error => unavailable(self.tier, format!("{}: {error}", show_key(key))),
         }
     }
+}
+
+/// Before anything is durable.
+const NOTHING: Pointer = Pointer { file: 0, offset: 0 };
+
+/// Why a sweep ended.
+enum SweepError {
+    Io(io::Error),
+    Tier(TierError),
+}
+
+impl From<io::Error> for SweepError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<TierError> for SweepError {
+    fn from(error: TierError) -> Self {
+        Self::Tier(error)
+    }
+}
+
+fn read_control<T: DeserializeOwned>(tier: &'static str, name: &'static str, bytes: &[u8]) -> Result<T, TierError> {
+    let damaged = |source| TierError::Damaged { tier, place: name.into(), source };
+    codec::decode(name, bytes).map_err(damaged)
+}
+
+fn entry(len: usize, generation: u64, rest: &[u8]) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(LEAD_BYTES + rest.len());
+    entry.extend_from_slice(&(len as u32).to_le_bytes());
+    entry.extend_from_slice(&generation.to_le_bytes());
+    entry.extend_from_slice(rest);
+    entry
 }
 
 /// What stands before a value's first piece.
@@ -306,7 +427,8 @@ fn open_patiently(options: StoreOptions<'_>) -> Result<Db, TierError> {
         .path(options.dir)
         .segment_size(SEGMENT_BYTES)
         .cache_capacity(options.cache_bytes.max(1 << 20) as u64)
-        .flush_every_ms(Some(options.flush_every_ms));
+        // The flush thread does it, with the value log.
+        .flush_every_ms(None);
     let mut attempts = 1;
     loop {
         match config.open() {
@@ -332,13 +454,21 @@ fn flush_function(
     tier: &'static str,
     db: Db,
     file: File,
-    unflushed: Arc<AtomicUsize>,
+    values: Arc<ValueLog>,
+    flushing: Arc<Flushing>,
 ) -> impl Fn() -> Result<(), TierError> + Send + 'static {
     move || {
-        let covered = unflushed.load(Ordering::Relaxed);
-        db.flush().map_err(|error| unavailable(tier, error))?;
-        file.sync_data().map_err(|error| unavailable(tier, error))?;
-        unflushed.fetch_sub(covered, Ordering::Relaxed);
+        let begun = flushing.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let covered = flushing.unflushed.load(Ordering::SeqCst);
+        if covered > 0 {
+            // Values first: what sled says of them must be so.
+            let synced = values.sync().map_err(|error| unavailable(tier, error))?;
+            db.insert(SYNCED_KEY, codec::encode(&synced)).map_err(|error| unavailable(tier, error))?;
+            db.flush().map_err(|error| unavailable(tier, error))?;
+            file.sync_data().map_err(|error| unavailable(tier, error))?;
+        }
+        flushing.unflushed.fetch_sub(covered, Ordering::SeqCst);
+        flushing.completed.store(begun, Ordering::SeqCst);
         Ok(())
     }
 }

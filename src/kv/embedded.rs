@@ -5,38 +5,31 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `c`, partition (u16 be), epoch, number (u64 be) | the chunk; written before its link |
+//! | `c`, partition (u16 be), epoch, number (u64 be) | the chunk, in the value log; written before its link |
 //! | `l`, partition, epoch, number | `Link`: predecessor, time, what changes in the head |
 //! | `a`, partition, source (bincode) | progress of a source, as of the checkpoint or later |
 //! | `h`, partition | `Checkpoint`: tip and offset; links after it are applied again when the store is opened |
 //! | `s`, partition | epoch (u64 le), snapshot, CRC-32 |
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Mutex, RwLock};
 
-use bytes::Bytes;
 use futures::FutureExt;
-use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::embedded_place::{Link, Place, chunk_key, partition_key, snapshot_epoch, tip_of};
 use super::{Append, ChunkRead, Head, Kv, Snapshot};
 use crate::locks::{lock, read, write};
-use crate::model::applied::{AppliedDelta, Progress};
 use crate::model::batch::Chunk;
 use crate::model::codec::{self, CodecError};
-use crate::model::id::{Epoch, PartitionId, SourceId, Tip};
-use crate::mq::Offset;
-use crate::sled_store::{SledStore, StoreOptions, prefixed};
+use crate::model::id::{PartitionId, Tip};
+use crate::sled_store::{SledStore, StoreOptions};
 use crate::tier::{TierError, TierFuture, TierUsage, check_chain};
 
 const TIER: &str = "kv";
 /// What a crash may lose; the chain detects it.
 const FLUSH_EVERY_MS: u64 = 300;
-/// Links to apply again when the store is opened, and sources to write at a checkpoint.
-const CHECKPOINT_LINKS: usize = 1024;
-const CHECKPOINT_SOURCES: usize = 4096;
 /// Chunks removed under one hold of a partition's locks.
 const TRIM_STEP: usize = 32;
 
@@ -54,42 +47,12 @@ struct Partition {
     sweep: RwLock<()>,
 }
 
-#[derive(Debug, Default)]
-struct Place {
-    head: Head,
-    snapshot_epoch: Option<Epoch>,
-    /// Up to where the stored sources certainly are.
-    checkpoint: Tip,
-    links_since: usize,
-    /// Sources that changed, or were forgotten, since the checkpoint.
-    dirty: BTreeSet<SourceId>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Link {
-    previous: Tip,
-    at_ms: i64,
-    offset: Offset,
-    applied: AppliedDelta,
-    forget: Vec<SourceId>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Checkpoint {
-    tip: Tip,
-    offset: Offset,
-}
-
-impl Place {
-    fn apply(&mut self, id: Tip, link: &Link) {
-        self.head.tip = id;
-        self.head.offset = link.offset;
-        self.head.applied.merge_delta(&link.applied);
-        self.head.applied.forget(&link.forget);
-        self.dirty.extend(link.applied.iter().map(|(source, _)| source.clone()));
-        self.dirty.extend(link.forget.iter().cloned());
-        self.links_since += 1;
-    }
+/// How far a trim has come.
+enum Trimmed {
+    All,
+    Some,
+    /// A checkpoint waits for a flush.
+    NotBeforeFlush,
 }
 
 impl EmbeddedKv {
@@ -123,32 +86,13 @@ impl EmbeddedKv {
         let mut place = lock(&self.partition(id).place);
         check_chain(TIER, place.head.tip, chunk.previous, chunk.id)?;
         let link = Link { previous: chunk.previous, at_ms: chunk.at_ms, offset, applied, forget };
-        self.store.put(&chunk_key(b'c', id, chunk.id), &chunk.encode())?;
+        self.store.append(&chunk_key(b'c', id, chunk.id), &chunk.encode())?;
         self.store.put(&chunk_key(b'l', id, chunk.id), &codec::encode(&link))?;
         place.apply(chunk.id, &link);
-        if place.links_since >= CHECKPOINT_LINKS || place.dirty.len() >= CHECKPOINT_SOURCES {
-            // The chunk is appended whatever becomes of this.
-            if let Err(error) = self.checkpoint(id, &mut place) {
-                warn!(partition = id.0, %error, "kv checkpoint failed");
-            }
+        // The chunk is appended whatever becomes of this.
+        if let Err(error) = place.tend(&self.store, id) {
+            warn!(partition = id.0, %error, "kv checkpoint failed");
         }
-        Ok(())
-    }
-
-    /// Writes the sources that changed, then how far that is.
-    fn checkpoint(&self, id: PartitionId, place: &mut Place) -> Result<(), TierError> {
-        for source in &place.dirty {
-            let key = source_key(id, source);
-            match place.head.applied.get(source) {
-                Some(progress) => self.store.put(&key, &codec::encode(&(source, progress)))?,
-                None => self.store.remove(&key)?,
-            }
-        }
-        let Head { tip, offset, .. } = place.head;
-        self.store.put(&partition_key(b'h', id), &codec::encode(&Checkpoint { tip, offset }))?;
-        place.dirty.clear();
-        place.links_since = 0;
-        place.checkpoint = tip;
         Ok(())
     }
 
@@ -195,14 +139,14 @@ impl EmbeddedKv {
         }
     }
 
-    /// Forgets a step of the chunks that may go. Is there more?
-    fn trim_step(&self, id: PartitionId, through: Tip, before_ms: i64) -> Result<bool, TierError> {
+    /// Forgets a step of the chunks that may go.
+    fn trim_step(&self, id: PartitionId, through: Tip, before_ms: i64) -> Result<Trimmed, TierError> {
         let partition = self.partition(id);
         let _sweeping = write(&partition.sweep);
         let mut place = lock(&partition.place);
         let through = through.min(place.head.tip);
         if through <= place.head.oldest_previous {
-            return Ok(false);
+            return Ok(Trimmed::All);
         }
         let keys = (
             Bound::Excluded(chunk_key(b'l', id, place.head.oldest_previous)),
@@ -218,18 +162,22 @@ impl EmbeddedKv {
             old.push(tip_of(&key));
         }
         let Some(&last) = old.last() else {
-            return Ok(false);
+            return Ok(Trimmed::All);
         };
         if place.checkpoint < last {
+            place.tend(&self.store, id)?;
+        }
+        if place.checkpoint < last {
             // These links are the only place where their changes of the head are stored.
-            self.checkpoint(id, &mut place)?;
+            place.prepare(&self.store);
+            return Ok(Trimmed::NotBeforeFlush);
         }
         place.head.oldest_previous = last;
         for &chunk in &old {
             self.store.remove(&chunk_key(b'l', id, chunk))?;
             self.store.remove(&chunk_key(b'c', id, chunk))?;
         }
-        Ok(old.len() == TRIM_STEP)
+        Ok(if old.len() == TRIM_STEP { Trimmed::Some } else { Trimmed::All })
     }
 
     fn put_snapshot_now(&self, id: PartitionId, snapshot: Snapshot) -> Result<(), TierError> {
@@ -257,46 +205,6 @@ impl EmbeddedKv {
         let epoch = self.store.decoded(place(), snapshot_epoch(&value))?;
         let state = value.slice(8..len.max(8));
         Ok(Some(Snapshot { epoch, state }))
-    }
-}
-
-impl Place {
-    fn open(store: &SledStore, id: PartitionId) -> Result<Self, TierError> {
-        let mut place = Self::default();
-        let named = |what: &str| format!("partition {id} {what}");
-        for found in store.scan(prefixed(&partition_key(b'a', id))) {
-            let (_, value) = found?;
-            let source: (SourceId, Progress) = store.decoded(named("source"), codec::decode("source", &value))?;
-            place.head.applied.merge_delta(&[source]);
-        }
-        if let Some(value) = store.get(&partition_key(b'h', id))? {
-            let checkpoint: Checkpoint = store.decoded(named("checkpoint"), codec::decode("checkpoint", &value))?;
-            place.checkpoint = checkpoint.tip;
-            (place.head.tip, place.head.offset) = (checkpoint.tip, checkpoint.offset);
-        }
-        let links = prefixed(&partition_key(b'l', id));
-        place.head.oldest_previous = match store.scan(links.clone()).next().transpose()? {
-            Some((_, value)) => store.decoded(named("link"), codec::decode::<Link>("link", &value))?.previous,
-            None => place.checkpoint,
-        };
-        for found in store.scan((Bound::Excluded(chunk_key(b'l', id, place.checkpoint)), links.1)) {
-            let (key, value) = found?;
-            place.apply(tip_of(&key), &store.decoded(named("link"), codec::decode("link", &value))?);
-        }
-        if let Some(value) = store.get_first(&partition_key(b's', id))? {
-            place.snapshot_epoch = Some(store.decoded(named("snapshot"), snapshot_epoch(&value))?);
-        }
-        place.remove_unlinked(store, id)?;
-        Ok(place)
-    }
-
-    /// Removes chunks without a link, which a crash left: being appended, or being trimmed.
-    fn remove_unlinked(&self, store: &SledStore, id: PartitionId) -> Result<(), TierError> {
-        let (first, end) = prefixed(&partition_key(b'c', id));
-        let trimmed = (first, Bound::Included(chunk_key(b'c', id, self.head.oldest_previous)));
-        let begun = (Bound::Excluded(chunk_key(b'c', id, self.head.tip)), end);
-        let keys = store.keys(trimmed).chain(store.keys(begun)).collect::<Result<Vec<_>, _>>()?;
-        keys.iter().try_for_each(|key| store.remove(key))
     }
 }
 
@@ -331,42 +239,18 @@ impl Kv for EmbeddedKv {
 
     fn trim(&self, partition: PartitionId, through: Tip, before_ms: i64) -> TierFuture<'_, ()> {
         async move {
-            while self.trim_step(partition, through, before_ms)? {
+            loop {
+                match self.trim_step(partition, through, before_ms)? {
+                    Trimmed::All => break,
+                    Trimmed::Some => tokio::task::yield_now().await,
+                    Trimmed::NotBeforeFlush => self.store.flush().await?,
+                }
+            }
+            while self.store.sweep()? {
                 tokio::task::yield_now().await;
             }
             Ok(())
         }
         .boxed()
     }
-}
-
-fn partition_key(kind: u8, partition: PartitionId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(19);
-    key.push(kind);
-    key.extend_from_slice(&partition.0.to_be_bytes());
-    key
-}
-
-fn chunk_key(kind: u8, partition: PartitionId, id: Tip) -> Vec<u8> {
-    let mut key = partition_key(kind, partition);
-    key.extend_from_slice(&id.epoch.to_be_bytes());
-    key.extend_from_slice(&id.number.to_be_bytes());
-    key
-}
-
-fn tip_of(key: &[u8]) -> Tip {
-    let (rest, number) = key.split_last_chunk::<8>().expect("keys of chunks end with epoch and number");
-    let epoch = rest.last_chunk::<8>().expect("keys of chunks end with epoch and number");
-    Tip::new(u64::from_be_bytes(*epoch), u64::from_be_bytes(*number))
-}
-
-fn source_key(partition: PartitionId, source: &SourceId) -> Vec<u8> {
-    let mut key = partition_key(b'a', partition);
-    key.extend_from_slice(&codec::to_bytes(source));
-    key
-}
-
-fn snapshot_epoch(value: &Bytes) -> Result<Epoch, CodecError> {
-    let epoch = value.first_chunk::<8>().ok_or(CodecError::Truncated { what: "snapshot", len: value.len() })?;
-    Ok(u64::from_le_bytes(*epoch))
 }

@@ -4,6 +4,7 @@
 //! chained write. One behaviour suite holds every adapter to it (`tests/joints`).
 
 pub mod embedded;
+mod embedded_place;
 pub mod memory;
 
 use bytes::Bytes;

@@ -4,7 +4,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `b`, partition (u16 be), offset (u64 be) | the batch |
+//! | `b`, partition (u16 be), offset (u64 be) | the batch, in the value log |
 //! | `l`, partition | the oldest offset held (u64 be); batches before it may still await their removal |
 
 use std::collections::VecDeque;
@@ -96,7 +96,7 @@ impl EmbeddedMq {
             return Err(TierError::Unavailable { tier: TIER, reason: "too many batches wait for the disk".into() });
         }
         let offset = log.end;
-        self.store.put(&batch_key(id, offset), &encoded)?;
+        self.store.append(&batch_key(id, offset), &encoded)?;
         log.end += 1;
         self.remember(&mut log, batch);
         let (done, published) = oneshot::channel();
@@ -190,7 +190,15 @@ impl Partition {
         };
         let range = prefixed(&batch_prefix(id));
         let first = store.keys(range.clone()).next().transpose()?.map(|key| offset_of(&key));
-        let last = store.keys(range).next_back().transpose()?.map(|key| offset_of(&key));
+        let mut last = store.keys(range.clone()).next_back().transpose()?;
+        while let Some(key) = &last
+            && store.is_lost(key)?
+        {
+            // Written before a crash, and never acknowledged.
+            store.remove(key)?;
+            last = store.keys(range.clone()).next_back().transpose()?;
+        }
+        let last = last.map(|key| offset_of(&key));
         // With everything trimmed only the mark knows where the log goes on.
         let end = last.map_or(low, |last| low.max(last + 1));
         let log = Log { low, swept: first.map_or(low, |first| first.min(low)), end, ..Log::default() };
@@ -265,6 +273,9 @@ impl Mq for EmbeddedMq {
                 }
             }
             while self.sweep(partition)? {
+                tokio::task::yield_now().await;
+            }
+            while self.store.sweep()? {
                 tokio::task::yield_now().await;
             }
             Ok(())

@@ -47,25 +47,29 @@ fn damaged_bytes_end_a_log_or_are_reported_and_are_never_read_as_a_batch() {
     let sound = TempDir::new().unwrap();
     published(sound.path());
     assert_eq!(read(sound.path()), (BATCHES, None));
-    let len = fs::metadata(sound.path().join("db")).unwrap().len();
-    let mut errors = 0;
-    for step in 1..24 {
-        let damaged = TempDir::new().unwrap();
-        copy_dir(sound.path(), damaged.path());
-        let file = damaged.path().join("db");
-        let mut bytes = fs::read(&file).unwrap();
-        let at = (len * step / 24) as usize;
-        bytes[at..at + 64].iter_mut().for_each(|byte| *byte ^= 0x5a);
-        fs::write(&file, bytes).unwrap();
-        let (count, error) = read(damaged.path());
-        if let Some(error) = error {
-            assert!(matches!(error, TierError::Damaged { .. }), "{error}");
-            errors += 1;
-        } else {
-            assert_eq!(count, BATCHES, "damage at {at} of {len} went unnoticed");
+    let values = fs::read_dir(sound.path().join("values")).unwrap().next().unwrap().unwrap().file_name();
+    for file in [Path::new("db"), &Path::new("values").join(values)] {
+        let used = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        let len = used(&fs::read(sound.path().join(file)).unwrap());
+        let mut errors = 0;
+        for step in 1..24 {
+            let damaged = TempDir::new().unwrap();
+            copy_dir(sound.path(), damaged.path());
+            let file = damaged.path().join(file);
+            let mut bytes = fs::read(&file).unwrap();
+            let at = len * step / 24;
+            bytes[at..at + 64].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            fs::write(&file, bytes).unwrap();
+            let (count, error) = read(damaged.path());
+            if let Some(error) = error {
+                assert!(matches!(error, TierError::Damaged { .. }), "{error}");
+                errors += 1;
+            } else {
+                assert_eq!(count, BATCHES, "damage at {at} of {len} in {} went unnoticed", file.display());
+            }
         }
+        assert!(errors > 0, "not one of the damaged places in {} was read", file.display());
     }
-    assert!(errors > 0, "not one of the damaged places was read");
 }
 
 #[test]

@@ -18,31 +18,25 @@ use serde::{Deserialize, Serialize};
 use super::texts::{Texts, short_code};
 use crate::model::id::Key;
 
-/// Numbers of groups. Codes stand column by column: first the group columns, last a word of null bits.
+/// Numbers of groups. The codes of a group stand side by side: first its columns, last a word of null bits.
 #[derive(Debug)]
 pub struct Groups {
     types: Vec<DataType>,
-    codes: Vec<Vec<u64>>,
+    codes: Vec<u64>,
     hashes: Vec<u64>,
     /// How many slots refer to the group; zero: free.
     references: Vec<u32>,
     free: Vec<u32>,
     texts: Texts,
     numbers: HashTable<u32>,
-    scratch: Scratch,
-}
-
-/// Kept between batches, to not allocate for each.
-#[derive(Debug, Default)]
-struct Scratch {
-    codes: Vec<Vec<u64>>,
-    hashes: Vec<u64>,
+    /// The codes of a batch's rows; kept to not allocate for each batch.
+    scratch: Vec<u64>,
 }
 
 /// What of the groups is saved.
 #[derive(Serialize, Deserialize)]
 pub struct GroupsSnapshot {
-    codes: Vec<Vec<u64>>,
+    codes: Vec<u64>,
     references: Vec<u32>,
     texts: Vec<Option<Vec<u8>>>,
 }
@@ -60,16 +54,15 @@ const SEED: u64 = 0x2d35_8dcc_aa6c_78a5;
 
 impl Groups {
     pub fn new(types: Vec<DataType>) -> Self {
-        let columns = types.len() + 1;
         Self {
             types,
-            codes: vec![Vec::new(); columns],
+            codes: Vec::new(),
             hashes: Vec::new(),
             references: Vec::new(),
             free: Vec::new(),
             texts: Texts::default(),
             numbers: HashTable::new(),
-            scratch: Scratch { codes: vec![Vec::new(); columns], hashes: Vec::new() },
+            scratch: Vec::new(),
         }
     }
 
@@ -82,35 +75,46 @@ impl Groups {
     pub fn number(&mut self, columns: &[ArrayRef], numbers: &mut Vec<u32>) {
         let rows = columns[0].len();
         let mut scratch = std::mem::take(&mut self.scratch);
-        self.encode(columns, rows, &mut scratch.codes);
-        hash_rows(&scratch.codes, rows, &mut scratch.hashes);
+        self.encode(columns, rows, &mut scratch);
         numbers.clear();
         numbers.reserve(rows);
-        for row in 0..rows {
-            let hash = scratch.hashes[row];
-            let codes = &self.codes;
-            let same = |number: &u32| codes.iter().zip(&scratch.codes).all(|(a, b)| a[*number as usize] == b[row]);
+        for key in scratch.chunks_exact(self.width()) {
+            let hash = hash_of(key);
+            let same = |number: &u32| self.codes_of(*number).iter().zip(key).all(|(a, b)| a == b);
             let number = match self.numbers.find(hash, same) {
                 Some(number) => *number,
-                None => self.insert(hash, scratch.codes.iter().map(|column| column[row])),
+                None => self.insert(hash, key),
             };
             numbers.push(number);
         }
         self.scratch = scratch;
     }
 
+    /// Words of a group.
+    #[inline]
+    fn width(&self) -> usize {
+        self.types.len() + 1
+    }
+
+    #[inline]
+    fn codes_of(&self, number: u32) -> &[u64] {
+        let (at, width) = (number as usize * self.width(), self.width());
+        &self.codes[at..at + width]
+    }
+
     #[cold]
-    fn insert(&mut self, hash: u64, codes: impl Iterator<Item = u64>) -> u32 {
+    fn insert(&mut self, hash: u64, key: &[u64]) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
-            self.codes.iter_mut().for_each(|column| column.push(0));
+            self.codes.extend(key);
             self.hashes.push(0);
             self.references.push(0);
             self.hashes.len() as u32 - 1
         });
-        for (index, code) in codes.enumerate() {
-            self.codes[index][number as usize] = code;
+        let at = number as usize * self.width();
+        self.codes[at..at + key.len()].copy_from_slice(key);
+        for (index, code) in key.iter().enumerate() {
             if self.is_numbered(index) {
-                self.texts.retain(code);
+                self.texts.retain(*code);
             }
         }
         self.hashes[number as usize] = hash;
@@ -142,7 +146,7 @@ impl Groups {
         entry.expect("a group with references is in the table").remove();
         for column in 0..self.types.len() {
             if self.is_numbered(column) {
-                self.texts.release(self.codes[column][index]);
+                self.texts.release(self.codes[index * self.width() + column]);
             }
         }
         self.free.push(number);
@@ -150,7 +154,7 @@ impl Groups {
 
     /// The partition key of a group.
     pub fn key(&self, number: u32) -> Key {
-        let code = self.codes[0][number as usize];
+        let code = self.codes_of(number)[0];
         match self.types[0] {
             DataType::Int64 => Key::int(code as i64),
             _ => self.texts.with(code, |text| Key::text(as_text(text))),
@@ -159,13 +163,13 @@ impl Groups {
 
     /// Compares groups by their values, column by column, nulls first.
     pub fn compare(&self, a: u32, b: u32) -> std::cmp::Ordering {
-        let (a, b) = (a as usize, b as usize);
-        let nulls = &self.codes[self.types.len()];
+        let (a, b) = (self.codes_of(a), self.codes_of(b));
+        let (nulls_a, nulls_b) = (a[self.types.len()], b[self.types.len()]);
         let mut order = std::cmp::Ordering::Equal;
         for (index, kind) in self.types.iter().enumerate() {
-            let (code_a, code_b) = (self.codes[index][a], self.codes[index][b]);
+            let (code_a, code_b) = (a[index], b[index]);
             let present = |nulls: u64| nulls >> index & 1 == 0;
-            order = order.then_with(|| present(nulls[a]).cmp(&present(nulls[b]))).then_with(|| match kind {
+            order = order.then_with(|| present(nulls_a).cmp(&present(nulls_b))).then_with(|| match kind {
                 DataType::Utf8 => self.texts.with(code_a, |a| self.texts.with(code_b, |b| a.cmp(b))),
                 DataType::Decimal128(..) => self.decimal(code_a).cmp(&self.decimal(code_b)),
                 _ => (code_a as i64).cmp(&(code_b as i64)),
@@ -180,11 +184,9 @@ impl Groups {
 
     /// A group column of the groups `numbers`.
     pub fn output(&self, column: usize, numbers: &[u32]) -> ArrayRef {
-        let nulls = &self.codes[self.types.len()];
-        let codes = &self.codes[column];
         let values = numbers.iter().map(|number| {
-            let number = *number as usize;
-            (nulls[number] >> column & 1 == 0).then(|| codes[number])
+            let codes = self.codes_of(*number);
+            (codes[self.types.len()] >> column & 1 == 0).then(|| codes[column])
         });
         match &self.types[column] {
             DataType::Utf8 => {
@@ -225,53 +227,43 @@ impl Groups {
         }
     }
 
-    /// Codes of all columns and the null bits. The code of a null is zero.
-    fn encode(&mut self, columns: &[ArrayRef], rows: usize, codes: &mut [Vec<u64>]) {
-        let (nulls, codes) = codes.split_last_mut().expect("there is always a column of null bits");
-        nulls.clear();
-        nulls.resize(rows, 0);
-        for (index, (column, codes)) in columns.iter().zip(codes).enumerate() {
-            codes.clear();
+    /// The codes of each row, side by side, and its null bits. The code of a null is zero.
+    fn encode(&mut self, columns: &[ArrayRef], rows: usize, codes: &mut Vec<u64>) {
+        let width = self.width();
+        codes.clear();
+        codes.resize(rows * width, 0);
+        for (index, column) in columns.iter().enumerate() {
+            let cells = codes.iter_mut().skip(index).step_by(width);
+            let set = |(cell, code): (&mut u64, u64)| *cell = code;
             match column.data_type() {
-                DataType::Int64 => codes.extend(column.as_primitive::<Int64Type>().values().iter().map(|v| *v as u64)),
+                DataType::Int64 => {
+                    let values = column.as_primitive::<Int64Type>().values();
+                    cells.zip(values.iter().map(|value| *value as u64)).for_each(set);
+                }
                 DataType::Timestamp(..) => {
                     let values = column.as_primitive::<TimestampMicrosecondType>().values();
-                    codes.extend(values.iter().map(|value| *value as u64));
+                    cells.zip(values.iter().map(|value| *value as u64)).for_each(set);
                 }
                 DataType::Date32 => {
                     let values = column.as_primitive::<Date32Type>().values();
-                    codes.extend(values.iter().map(|value| i64::from(*value) as u64));
+                    cells.zip(values.iter().map(|value| i64::from(*value) as u64)).for_each(set);
                 }
-                DataType::Boolean => codes.extend(column.as_boolean().values().iter().map(u64::from)),
-                DataType::Utf8 => self.encode_texts(column.as_string::<i32>(), codes),
+                DataType::Boolean => cells.zip(column.as_boolean().values().iter().map(u64::from)).for_each(set),
+                DataType::Utf8 => cells.zip(text_codes(column.as_string::<i32>(), &mut self.texts)).for_each(set),
                 DataType::Decimal128(..) => {
-                    let values = column.as_primitive::<Decimal128Type>();
-                    let code =
-                        |row| if values.is_null(row) { 0 } else { self.texts.code(&values.value(row).to_le_bytes()) };
-                    codes.extend((0..rows).map(code));
+                    let (values, texts) = (column.as_primitive::<Decimal128Type>(), &mut self.texts);
+                    let code = |row| if values.is_null(row) { 0 } else { texts.code(&values.value(row).to_le_bytes()) };
+                    cells.zip((0..rows).map(code)).for_each(set);
                 }
                 other => panic!("grouping by {other} is refused where metrics are checked"),
             }
             if let Some(present) = column.nulls().filter(|present| present.null_count() > 0) {
                 for row in (0..rows).filter(|row| present.is_null(*row)) {
-                    nulls[row] |= 1 << index;
-                    codes[row] = 0;
+                    codes[row * width + self.types.len()] |= 1 << index;
+                    codes[row * width + index] = 0;
                 }
             }
         }
-    }
-
-    fn encode_texts(&mut self, values: &StringArray, codes: &mut Vec<u64>) {
-        let (bytes, offsets) = (values.value_data(), values.value_offsets());
-        codes.extend(offsets.windows(2).enumerate().map(|(row, ends)| {
-            let (start, end) = (ends[0] as usize, ends[1] as usize);
-            match short_code(bytes, start, end) {
-                Some(code) => code,
-                // What a null hides may be anything, and must not stay among the texts.
-                None if values.is_null(row) => 0,
-                None => self.texts.code(&bytes[start..end]),
-            }
-        }));
     }
 
     pub fn snapshot(&self) -> GroupsSnapshot {
@@ -281,21 +273,21 @@ impl Groups {
     /// `None` if the snapshot contradicts itself.
     pub fn restore(types: Vec<DataType>, snapshot: GroupsSnapshot) -> Option<Self> {
         let rows = snapshot.references.len();
-        if snapshot.codes.len() != types.len() + 1 || snapshot.codes.iter().any(|column| column.len() != rows) {
+        if snapshot.codes.len() != rows * (types.len() + 1) {
             return None;
         }
         let mut groups = Self::new(types);
         groups.texts = Texts::restore(snapshot.texts);
         groups.codes = snapshot.codes;
         groups.references = snapshot.references;
-        hash_rows(&groups.codes, rows, &mut groups.hashes);
+        groups.hashes = groups.codes.chunks_exact(groups.width()).map(hash_of).collect();
         for number in 0..rows {
             if groups.references[number] == 0 {
                 groups.free.push(number as u32);
                 continue;
             }
             for column in 0..groups.types.len() {
-                if groups.is_numbered(column) && !groups.texts.retain(groups.codes[column][number]) {
+                if groups.is_numbered(column) && !groups.texts.retain(groups.codes[number * groups.width() + column]) {
                     return None;
                 }
             }
@@ -307,23 +299,32 @@ impl Groups {
 
     /// An estimate of the memory held.
     pub fn bytes(&self) -> usize {
-        let column = self.hashes.capacity() * 8;
-        column * (self.codes.len() + 2) + self.numbers.capacity() * 5 + self.texts.bytes()
+        let words = self.codes.capacity() + self.hashes.capacity() * 2;
+        words * 8 + self.numbers.capacity() * 5 + self.texts.bytes()
     }
+}
+
+/// Codes of texts.
+fn text_codes(values: &StringArray, texts: &mut Texts) -> impl Iterator<Item = u64> {
+    let (bytes, offsets) = (values.value_data(), values.value_offsets());
+    offsets.windows(2).enumerate().map(move |(row, ends)| {
+        let (start, end) = (ends[0] as usize, ends[1] as usize);
+        match short_code(bytes, start, end) {
+            Some(code) => code,
+            // What a null hides may be anything, and must not stay among the texts.
+            None if values.is_null(row) => 0,
+            None => texts.code(&bytes[start..end]),
+        }
+    })
 }
 
 fn as_text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("the bytes came out of an Arrow text column")
 }
 
-fn hash_rows(codes: &[Vec<u64>], rows: usize, hashes: &mut Vec<u64>) {
-    hashes.clear();
-    hashes.resize(rows, SEED);
-    for column in codes {
-        for (hash, code) in hashes.iter_mut().zip(column) {
-            *hash = mix(*hash, *code);
-        }
-    }
+#[inline]
+fn hash_of(codes: &[u64]) -> u64 {
+    codes.iter().fold(SEED, |hash, code| mix(hash, *code))
 }
 
 #[cfg(test)]

@@ -42,6 +42,15 @@ fn equal_values_have_one_number_and_nulls_are_values_of_their_own() {
 }
 
 #[test]
+fn no_rows_have_no_numbers() {
+    let mut groups = Groups::new(types());
+    let none: Vec<ArrayRef> = columns().iter().map(|column| column.slice(0, 0)).collect();
+    let mut numbers = vec![7];
+    groups.number(&none, &mut numbers);
+    assert_eq!((numbers.as_slice(), groups.len()), ([].as_slice(), 0));
+}
+
+#[test]
 fn groups_are_ordered_by_their_values_with_nulls_first() {
     let mut groups = Groups::new(types());
     let mut order = numbers(&mut groups);

@@ -59,7 +59,19 @@ pub struct Slots {
     names: HashMap<(Day, Key), u32>,
     /// By group: the block of its last slot. A group's hours come one after the other, so most new slots need no name.
     homes: Vec<Home>,
+    /// By group: its last slot. Most rows fall into the same one again, and need not be looked for.
+    recent: Vec<Recent>,
     dirty: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    start_us: i64,
+    slot: u32,
+}
+
+impl Recent {
+    const NONE: Self = Self { start_us: 0, slot: u32::MAX };
 }
 
 /// A block with the time that it spans; the empty stretch is no block.
@@ -102,14 +114,25 @@ impl Slots {
         slots.clear();
         slots.reserve(rows.0.len());
         for (group, start_us) in rows.0.iter().zip(rows.1) {
-            let hash = hash_place(*start_us, *group);
-            let same = |place: &Place| place.start_us == *start_us && place.group == *group;
-            let slot = match self.places.find(hash, same) {
-                Some(place) => place.slot,
-                None => self.insert(*start_us, *group, groups, calendar),
+            let slot = match self.recent.get(*group as usize) {
+                Some(recent) if recent.start_us == *start_us && recent.slot != Recent::NONE.slot => recent.slot,
+                _ => self.look_up(*start_us, *group, groups, calendar),
             };
             slots.push(slot);
         }
+    }
+
+    fn look_up(&mut self, start_us: i64, group: u32, groups: &mut Groups, calendar: &Calendar) -> u32 {
+        let same = |place: &Place| place.start_us == start_us && place.group == group;
+        let slot = match self.places.find(hash_place(start_us, group), same) {
+            Some(place) => place.slot,
+            None => self.insert(start_us, group, groups, calendar),
+        };
+        if self.recent.len() <= group as usize {
+            self.recent.resize(group as usize + 1, Recent::NONE);
+        }
+        self.recent[group as usize] = Recent { start_us, slot };
+        slot
     }
 
     #[cold]
@@ -231,6 +254,9 @@ impl Slots {
         groups.release(group);
         // The number may stand for another group next, and the block may go.
         self.homes[group as usize] = Home::default();
+        if let Some(recent) = self.recent.get_mut(group as usize) {
+            *recent = Recent::NONE;
+        }
         self.groups[slot as usize] = NO_GROUP;
         self.free.push(slot);
     }
@@ -304,6 +330,10 @@ impl Slots {
         // A name and a block both hold the key; 64 is the key's bytes with their shared header.
         let blocks =
             self.names.capacity() * (size_of::<(Day, Key)>() + 5) + self.blocks.capacity() * size_of::<Block>();
-        slots + blocks + self.homes.capacity() * size_of::<Home>() + self.names.len() * 64 + self.len() * 4
+        slots
+            + blocks
+            + self.homes.capacity() * (size_of::<Home>() + size_of::<Recent>())
+            + self.names.len() * 64
+            + self.len() * 4
     }
 }

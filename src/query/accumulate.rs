@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, StringArray};
-use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type};
 
 use super::QueryError;
 use super::codes::{self, LongTexts};
 use super::groups::Distinct;
+use super::selected::Selected;
+use super::sums::Sums;
 use crate::model::aggregate_call::Function;
 
 /// The largest number of 38 digits, and so the largest decimal of an answer.
@@ -27,8 +28,8 @@ pub struct Accumulator {
 enum State {
     Count(Vec<i64>),
     CountDistinct { counts: Vec<i64>, distinct: Distinct },
-    Sum { sums: Vec<i128>, counts: Vec<i64> },
-    Avg { sums: Vec<i128>, counts: Vec<i64>, scale: i8 },
+    Sum(Sums),
+    Avg { sums: Sums, scale: i8 },
     Extreme { codes: Vec<Option<i128>>, largest: bool },
     ExtremeText { texts: Vec<Option<Box<str>>>, largest: bool },
 }
@@ -43,13 +44,13 @@ impl Accumulator {
                 let argument = argument.expect("a distinct count has an argument").clone();
                 State::CountDistinct { counts: Vec::new(), distinct: Distinct::new(argument) }
             }
-            Function::Sum => State::Sum { sums: Vec::new(), counts: Vec::new() },
+            Function::Sum => State::Sum(Sums::default()),
             Function::Avg => {
                 let scale = match argument {
                     Some(DataType::Decimal128(_, scale)) => *scale,
                     _ => 0,
                 };
-                State::Avg { sums: Vec::new(), counts: Vec::new(), scale }
+                State::Avg { sums: Sums::default(), scale }
             }
             Function::Min | Function::Max if text => {
                 State::ExtremeText { texts: Vec::new(), largest: function == Function::Max }
@@ -59,38 +60,37 @@ impl Accumulator {
         Self { output: output.clone(), state }
     }
 
-    /// Adds rows: `groups` has the group of each, `filter` says which of them count.
+    /// Adds the rows selected, whose groups are `numbers`; `filter` says which of them count.
     pub fn update(
         &mut self,
-        groups: &[u32],
+        (selected, numbers): (&Selected, &[u32]),
         group_count: usize,
         argument: Option<&dyn Array>,
         filter: Option<&BooleanArray>,
     ) -> Result<(), QueryError> {
-        let counted = counted_rows(argument, filter);
-        let rows = Rows { groups, counted: counted.as_ref() };
+        let counted = selected.counted(numbers, argument, filter);
+        let (selected, numbers) = counted.as_ref().map_or((selected, numbers), |(rows, kept)| (rows, kept.as_slice()));
         match &mut self.state {
             State::Count(counts) => {
                 counts.resize(group_count, 0);
-                rows.each(|_, group| counts[group] += 1);
+                numbers.iter().for_each(|group| counts[*group as usize] += 1);
             }
             State::CountDistinct { counts, distinct } => {
                 counts.resize(group_count, 0);
                 let argument = argument.expect("a distinct count has an argument");
-                distinct.add(groups, argument, rows.counted, |group| counts[group as usize] += 1);
+                distinct.add(numbers, argument, selected, |group| counts[group as usize] += 1);
             }
-            State::Sum { sums, counts } | State::Avg { sums, counts, .. } => {
-                sums.resize(group_count, 0);
-                counts.resize(group_count, 0);
-                add_up(&rows, argument.expect("a sum has an argument"), sums, counts)?;
+            State::Sum(sums) | State::Avg { sums, .. } => {
+                sums.resize(group_count);
+                add_up(sums, selected, numbers, argument.expect("a sum has an argument"))?;
             }
             State::Extreme { codes, largest } => {
                 codes.resize(group_count, None);
                 let mut values = Vec::new();
                 codes::encode(argument.expect("an extreme has an argument"), &mut LongTexts::default(), &mut values);
                 let largest = *largest;
-                rows.each(|row, group| {
-                    let (best, value) = (&mut codes[group], values[row]);
+                selected.each(|place, row| {
+                    let (best, value) = (&mut codes[numbers[place] as usize], values[row]);
                     if best.is_none_or(|best| if largest { value > best } else { value < best }) {
                         *best = Some(value);
                     }
@@ -100,8 +100,8 @@ impl Accumulator {
                 texts.resize(group_count, None);
                 let values = argument.expect("an extreme has an argument").as_string::<i32>();
                 let largest = *largest;
-                rows.each(|row, group| {
-                    let (best, value) = (&mut texts[group], values.value(row));
+                selected.each(|place, row| {
+                    let (best, value) = (&mut texts[numbers[place] as usize], values.value(row));
                     if best.as_deref().is_none_or(|best| if largest { value > best } else { value < best }) {
                         *best = Some(value.into());
                     }
@@ -118,25 +118,24 @@ impl Accumulator {
                 counts.resize(group_count, 0);
                 Arc::new(Int64Array::from(counts))
             }
-            State::Sum { mut sums, mut counts } => {
-                sums.resize(group_count, 0);
-                counts.resize(group_count, 0);
+            State::Sum(mut sums) => {
+                sums.resize(group_count);
                 let sum = |(sum, count): (i128, i64)| match count {
                     0 => Ok(None),
                     _ if sum.unsigned_abs() > LARGEST => Err(overflow()),
                     _ => Ok(Some(sum)),
                 };
-                let sums = sums.into_iter().zip(counts).map(sum).collect::<Result<Decimal128Array, _>>()?;
+                let sums = sums.sums.into_iter().zip(sums.counts).map(sum).collect::<Result<Decimal128Array, _>>()?;
                 Arc::new(sums.with_data_type(self.output))
             }
-            State::Avg { mut sums, mut counts, scale } => {
-                sums.resize(group_count, 0);
-                counts.resize(group_count, 0);
+            State::Avg { mut sums, scale } => {
+                sums.resize(group_count);
                 let DataType::Decimal128(_, to_scale) = self.output else {
                     unreachable!("an average is a decimal, not {}", self.output)
                 };
                 let average = |(sum, count)| average(sum, count, (to_scale - scale) as u32);
-                let averages = (sums.into_iter().zip(counts)).map(average).collect::<Result<Decimal128Array, _>>()?;
+                let averages =
+                    (sums.sums.into_iter().zip(sums.counts)).map(average).collect::<Result<Decimal128Array, _>>()?;
                 Arc::new(averages.with_data_type(self.output))
             }
             State::Extreme { mut codes, .. } => {
@@ -151,64 +150,16 @@ impl Accumulator {
     }
 }
 
-/// Rows with the group that each belongs to.
-struct Rows<'a> {
-    groups: &'a [u32],
-    /// `None`: all.
-    counted: Option<&'a BooleanBuffer>,
-}
-
-impl Rows<'_> {
-    #[inline]
-    fn each(&self, mut add: impl FnMut(usize, usize)) {
-        match self.counted {
-            None => (self.groups.iter().enumerate()).for_each(|(row, group)| add(row, *group as usize)),
-            Some(counted) => counted.set_indices().for_each(|row| add(row, self.groups[row] as usize)),
-        }
-    }
-}
-
-/// The rows whose argument is not null and that the filter passes.
-fn counted_rows(argument: Option<&dyn Array>, filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
-    let present = argument.and_then(|array| array.logical_nulls()).filter(|nulls| nulls.null_count() > 0);
-    let passed = filter.map(|filter| match filter.nulls() {
-        Some(nulls) => filter.values() & nulls.inner(),
-        None => filter.values().clone(),
-    });
-    match (present, passed) {
-        (Some(present), Some(passed)) => Some(present.inner() & &passed),
-        (Some(present), None) => Some(present.into_inner()),
-        (None, passed) => passed,
-    }
-}
-
-fn add_up(rows: &Rows<'_>, argument: &dyn Array, sums: &mut [i128], counts: &mut [i64]) -> Result<(), QueryError> {
-    match argument.data_type() {
-        // 2^64 values of 64 bits fit 128 bits.
-        DataType::Int64 => {
-            let values = argument.as_primitive::<Int64Type>().values();
-            rows.each(|row, group| {
-                sums[group] += i128::from(values[row]);
-                counts[group] += 1;
-            });
-        }
+fn add_up(sums: &mut Sums, selected: &Selected, numbers: &[u32], argument: &dyn Array) -> Result<(), QueryError> {
+    let added = match argument.data_type() {
+        DataType::Int64 => sums.add_ints(selected, numbers, argument.as_primitive::<Int64Type>().values()),
         DataType::Decimal128(..) => {
-            let values = argument.as_primitive::<Decimal128Type>().values();
-            let mut overflowed = false;
-            rows.each(|row, group| {
-                let (sum, over) = sums[group].overflowing_add(values[row]);
-                overflowed |= over;
-                sums[group] = sum;
-                counts[group] += 1;
-            });
-            if overflowed {
-                return Err(overflow());
-            }
+            sums.add_decimals(selected, numbers, argument.as_primitive::<Decimal128Type>().values())
         }
-        DataType::Null => {}
+        DataType::Null => Ok(()),
         other => unreachable!("a plan does not sum {other}"),
-    }
-    Ok(())
+    };
+    added.map_err(|_| overflow())
 }
 
 fn overflow() -> QueryError {
@@ -261,11 +212,11 @@ mod tests {
         let decimal = DataType::Decimal128(38, 2);
         let large = Decimal128Array::from(vec![LARGEST as i128, 1]).with_data_type(decimal.clone());
         let mut sum = Accumulator::new(Function::Sum, Some(&decimal), &decimal);
-        sum.update(&[0, 0], 1, Some(&large), None).expect("128 bits hold it");
+        sum.update((&Selected::All(2), &[0, 0]), 1, Some(&large), None).expect("128 bits hold it");
         assert!(sum.finish(1).is_err());
         let mut sum = Accumulator::new(Function::Sum, Some(&decimal), &decimal);
-        sum.update(&[0, 0], 1, Some(&large), None).expect("128 bits hold it");
-        assert!(sum.update(&[0, 0], 1, Some(&large), None).is_err());
+        sum.update((&Selected::All(2), &[0, 0]), 1, Some(&large), None).expect("128 bits hold it");
+        assert!(sum.update((&Selected::All(2), &[0, 0]), 1, Some(&large), None).is_err());
     }
 
     #[test]
@@ -275,7 +226,7 @@ mod tests {
         let groups = [0, 0, 0, 1];
         let run = |function, output: &DataType| {
             let mut accumulator = Accumulator::new(function, Some(&DataType::Int64), output);
-            accumulator.update(&groups, 2, Some(&values), Some(&filter)).expect("no overflow");
+            accumulator.update((&Selected::All(4), &groups), 2, Some(&values), Some(&filter)).expect("no overflow");
             accumulator.finish(3).expect("no overflow")
         };
         let counts = run(Function::Count, &DataType::Int64);
@@ -293,12 +244,12 @@ mod tests {
     fn extremes_of_texts_and_doubles() {
         let texts = StringArray::from(vec![Some("b"), Some("a much longer text than fifteen"), None, Some("c")]);
         let mut least = Accumulator::new(Function::Min, Some(&DataType::Utf8), &DataType::Utf8);
-        least.update(&[0, 0, 0, 0], 1, Some(&texts), None).expect("texts compare");
+        least.update((&Selected::All(4), &[0; 4]), 1, Some(&texts), None).expect("texts compare");
         let found = least.finish(1).expect("a text");
         assert_eq!(found.as_string::<i32>().value(0), "a much longer text than fifteen");
         let doubles = arrow::array::Float64Array::from(vec![1.5, f64::NAN, -3.0]);
         let mut least = Accumulator::new(Function::Min, Some(&DataType::Float64), &DataType::Float64);
-        least.update(&[0, 0, 0], 1, Some(&doubles), None).expect("doubles compare");
+        least.update((&Selected::All(3), &[0; 3]), 1, Some(&doubles), None).expect("doubles compare");
         assert_eq!(least.finish(1).expect("a double").as_primitive::<Float64Type>().value(0), -3.0);
     }
 }

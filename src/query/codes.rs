@@ -60,19 +60,41 @@ pub fn encode(array: &dyn Array, long: &mut LongTexts, codes: &mut Vec<i128>) {
 fn encode_texts(array: &dyn Array, long: &mut LongTexts, codes: &mut Vec<i128>) {
     let texts = array.as_string::<i32>();
     let (offsets, bytes) = (texts.value_offsets(), texts.value_data());
-    for (row, bounds) in offsets.windows(2).enumerate() {
-        let (start, len) = (bounds[0] as usize, (bounds[1] - bounds[0]) as usize);
-        let code = if len > PACKED_LEN {
-            NUMBERED | u128::from(long.number(texts.value(row)))
-        } else if let Some(word) = bytes.get(start..start + 16) {
-            // One load and a mask instead of a copy of unknown length.
-            let word = u128::from_le_bytes(word.try_into().expect("sixteen bytes"));
-            (word & ((1 << (8 * len)) - 1)) | (len as u128) << 120
-        } else {
-            pack(&bytes[start..start + len])
-        };
-        codes.push(code as i128);
+    codes.extend(offsets.windows(2).map(|ends| of_text(bytes, ends[0] as usize, ends[1] as usize, long)));
+}
+
+/// By length: the bytes that belong to a packed text, and its length in the highest byte.
+const MASKS: [(u128, u128); PACKED_LEN + 1] = {
+    let mut masks = [(0, 0); PACKED_LEN + 1];
+    let mut len = 0;
+    while len <= PACKED_LEN {
+        masks[len] = ((1 << (8 * len)) - 1, (len as u128) << 120);
+        len += 1;
     }
+    masks
+};
+
+/// The code of the text at `start..end` of a column's bytes.
+#[inline(always)]
+pub fn of_text(bytes: &[u8], start: usize, end: usize, long: &mut LongTexts) -> i128 {
+    match (MASKS.get(end - start), bytes.get(start..start + 16)) {
+        // One load and a mask instead of a copy of unknown length.
+        (Some((mask, len)), Some(word)) => {
+            (u128::from_le_bytes(word.try_into().expect("sixteen bytes")) & mask | len) as i128
+        }
+        _ => of_odd_text(&bytes[start..end], long),
+    }
+}
+
+/// The code of a long text, or of one so near to the column's end that no whole word can be read.
+#[cold]
+#[inline(never)]
+fn of_odd_text(text: &[u8], long: &mut LongTexts) -> i128 {
+    if text.len() <= PACKED_LEN {
+        return pack(text) as i128;
+    }
+    let text = std::str::from_utf8(text).expect("the bytes of a text column");
+    (NUMBERED | u128::from(long.number(text))) as i128
 }
 
 fn pack(text: &[u8]) -> u128 {

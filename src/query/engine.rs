@@ -3,7 +3,7 @@
 //! Invariant: the answer does not depend on how rows are spread over blocks, but for the order of rows that are equal
 //! in all that the query orders by; no more rows are kept than the answer may have, or the slice needs.
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, filter_record_batch, take};
 use arrow::datatypes::SchemaRef;
@@ -13,6 +13,7 @@ use super::accumulate::Accumulator;
 use super::groups::Groups;
 use super::order::{Direction, Slice, sorted};
 use super::plan::{Grouping, OrderValue, Plan};
+use super::selected::Selected;
 use crate::model::expr::{Context, Expr};
 
 /// Ordered rows kept before those that cannot come into the slice are dropped; at least this many.
@@ -71,7 +72,7 @@ struct Grouped<'a> {
     grouping: &'a Grouping,
     groups: Groups,
     accumulators: Vec<Accumulator>,
-    /// The group of each row of the block at hand.
+    /// The group of each row selected of the block at hand.
     numbers: Vec<u32>,
     /// Nothing is computed from rows, so rows that do not pass can stay where they are: skipping them is cheaper than
     /// copying the others. (What is computed could fail for rows that nobody asked for.)
@@ -257,26 +258,23 @@ impl<'a> Grouped<'a> {
     }
 
     fn push(&mut self, passing: &Passing, context: &Context<'_>) -> Result<(), QueryError> {
-        if self.columns_only || passing.selection.is_none() {
-            return self.add(&passing.rows, passing.selection.as_ref(), context);
+        match &passing.selection {
+            Some(selection) if self.columns_only => self.add(&passing.rows, &Selected::of(selection), context),
+            _ => {
+                let rows = passing.filtered()?;
+                self.add(&rows, &Selected::All(rows.num_rows()), context)
+            }
         }
-        self.add(&passing.filtered()?, None, context)
     }
 
-    fn add(
-        &mut self,
-        rows: &RecordBatch,
-        selection: Option<&BooleanBuffer>,
-        context: &Context<'_>,
-    ) -> Result<(), QueryError> {
+    fn add(&mut self, rows: &RecordBatch, selected: &Selected, context: &Context<'_>) -> Result<(), QueryError> {
         let keys: Vec<_> = self.grouping.keys.iter().map(|key| value(key, rows, context)).collect::<Result<_, _>>()?;
-        self.groups.assign(&keys, rows.num_rows(), selection, &mut self.numbers);
-        let selected = selection.map(|selection| BooleanArray::from(selection.clone()));
+        self.groups.assign(&keys, selected, &mut self.numbers);
         for (call, accumulator) in self.grouping.calls.iter().zip(&mut self.accumulators) {
             let argument = call.argument.as_ref().map(|argument| value(argument, rows, context)).transpose()?;
             let filter = call.filter.as_ref().map(|filter| filter.evaluate_filter(rows, context)).transpose()?;
-            let counted = filter.as_ref().or(selected.as_ref());
-            accumulator.update(&self.numbers, self.groups.len(), argument.as_deref(), counted)?;
+            let counted = (selected, self.numbers.as_slice());
+            accumulator.update(counted, self.groups.len(), argument.as_deref(), filter.as_ref())?;
         }
         Ok(())
     }

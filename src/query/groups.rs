@@ -3,50 +3,57 @@
 //! Invariant: rows have one number exactly if all their group columns are equal (nulls are equal to each other here, as
 //! in SQL's `group by`); numbers are dense, in the order of first appearance, over all blocks of a query.
 
-use arrow::array::{Array, ArrayRef};
-use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
 use hashbrown::HashTable;
 
 use super::codes::{self, LongTexts};
+use super::selected::Selected;
 
 /// Numbers for codes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Numbers {
     table: HashTable<u32>,
     codes: Vec<i128>,
+    /// The number that stands for null, once one was met; its code is not a value's.
+    null: Option<u32>,
     /// Codes asked for lately, each where its bits put it: most rows need no more than one comparison.
-    recent: Vec<Recent>,
+    recent: Box<[Recent; 1 << RECENT_BITS]>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Recent {
     code: i128,
-    /// `NOWHERE`: the entry is empty.
     number: u32,
 }
 
 const RECENT_BITS: u32 = 6;
-const NOWHERE: u32 = u32::MAX;
+
+impl Default for Numbers {
+    fn default() -> Self {
+        // An empty entry has a code whose place is another, so that nobody finds it there.
+        let mut recent = Box::new([Recent { code: 0, number: 0 }; 1 << RECENT_BITS]);
+        let (at, elsewhere) = (place(0), 1);
+        assert!(place(elsewhere) != at, "two codes at two places");
+        recent[at].code = elsewhere;
+        Self { table: HashTable::new(), codes: Vec::new(), null: None, recent }
+    }
+}
 
 impl Numbers {
-    #[inline]
+    #[inline(always)]
     pub fn of(&mut self, code: i128) -> u32 {
-        let place = place(code);
-        match self.recent.get(place) {
-            Some(recent) if recent.code == code && recent.number != NOWHERE => recent.number,
-            _ => self.look_up(code, place),
-        }
+        let recent = &self.recent[place(code)];
+        if recent.code == code { recent.number } else { self.look_up(code) }
     }
 
-    fn look_up(&mut self, code: i128, place: usize) -> u32 {
+    #[inline(never)]
+    fn look_up(&mut self, code: i128) -> u32 {
         let codes = &self.codes;
         let known = self.table.find(mix(code), |number| codes[*number as usize] == code).copied();
         let number = known.unwrap_or_else(|| self.add(code));
-        if self.recent.is_empty() {
-            self.recent = vec![Recent { code: 0, number: NOWHERE }; 1 << RECENT_BITS];
-        }
-        self.recent[place] = Recent { code, number };
+        self.recent[place(code)] = Recent { code, number };
         number
     }
 
@@ -87,64 +94,82 @@ fn mix(code: i128) -> u64 {
 pub struct Column {
     data_type: DataType,
     numbers: Numbers,
-    /// The number that stands for null, once one was met; its code is not a value's.
-    null: Option<u32>,
     long: LongTexts,
     scratch: Vec<i128>,
 }
 
 impl Column {
     pub fn new(data_type: DataType) -> Self {
-        Self { data_type, numbers: Numbers::default(), null: None, long: LongTexts::default(), scratch: Vec::new() }
+        Self { data_type, numbers: Numbers::default(), long: LongTexts::default(), scratch: Vec::new() }
     }
 
-    /// Calls `each` with the number of every selected row in order.
-    fn number(&mut self, array: &dyn Array, selection: Option<&BooleanBuffer>, each: impl FnMut(usize, u32)) {
-        self.scratch.clear();
-        codes::encode(array, &mut self.long, &mut self.scratch);
+    /// Puts the number of each selected row's value into `found`.
+    fn number(&mut self, array: &dyn Array, selected: &Selected, found: &mut Vec<u32>) {
+        found.clear();
+        found.reserve(selected.len());
         let nulls = array.logical_nulls().filter(|nulls| nulls.null_count() > 0);
-        match selection {
-            None => self.number_rows(0..array.len(), nulls.as_ref(), each),
-            Some(selection) => self.number_rows(selection.set_indices(), nulls.as_ref(), each),
-        }
-    }
-
-    fn number_rows(
-        &mut self,
-        rows: impl Iterator<Item = usize>,
-        nulls: Option<&NullBuffer>,
-        mut each: impl FnMut(usize, u32),
-    ) {
-        // Blocks are sorted by window: runs of one value are common.
-        let mut last = None;
-        for row in rows {
-            if nulls.is_some_and(|nulls| nulls.is_null(row)) {
-                let numbers = &mut self.numbers;
-                each(row, *self.null.get_or_insert_with(|| numbers.add_nameless()));
-                continue;
-            }
-            let code = self.scratch[row];
-            let number = match last {
-                Some((last_code, number)) if last_code == code => number,
-                _ => self.numbers.of(code),
-            };
-            last = Some((code, number));
-            each(row, number);
+        let nulls = nulls.as_ref();
+        if let Some(texts) = array.as_string_opt::<i32>() {
+            let (offsets, bytes) = (texts.value_offsets(), texts.value_data());
+            self.numbers.number(TextCodes { offsets, bytes, long: &mut self.long }, nulls, selected, found);
+        } else {
+            self.scratch.clear();
+            codes::encode(array, &mut self.long, &mut self.scratch);
+            self.numbers.number(Ready(&self.scratch), nulls, selected, found);
         }
     }
 
     fn values(&self, numbers: impl Iterator<Item = u32>) -> ArrayRef {
-        let code = |number| (Some(number) != self.null).then(|| self.numbers.codes[number as usize]);
+        let code = |number| (Some(number) != self.numbers.null).then(|| self.numbers.codes[number as usize]);
         codes::decode(&self.data_type, numbers.map(code), &self.long)
     }
 }
 
+/// The code of each row. A trait, for a closure that is used in two loops is inlined in neither.
+trait Codes {
+    fn code(&mut self, row: usize) -> i128;
+}
+
+struct TextCodes<'a> {
+    offsets: &'a [i32],
+    bytes: &'a [u8],
+    long: &'a mut LongTexts,
+}
+
+impl Codes for TextCodes<'_> {
+    #[inline(always)]
+    fn code(&mut self, row: usize) -> i128 {
+        codes::of_text(self.bytes, self.offsets[row] as usize, self.offsets[row + 1] as usize, self.long)
+    }
+}
+
+struct Ready<'a>(&'a [i128]);
+
+impl Codes for Ready<'_> {
+    #[inline(always)]
+    fn code(&mut self, row: usize) -> i128 {
+        self.0[row]
+    }
+}
+
 impl Numbers {
-    /// A number that no code has.
-    fn add_nameless(&mut self) -> u32 {
-        let number = u32::try_from(self.codes.len()).expect("a query reads fewer than 2^32 rows");
-        self.codes.push(0);
-        number
+    /// Appends the number of each selected row's value to `found`.
+    #[inline]
+    fn number(&mut self, mut codes: impl Codes, nulls: Option<&NullBuffer>, selected: &Selected, found: &mut Vec<u32>) {
+        match (nulls, selected) {
+            (None, Selected::All(rows)) => found.extend((0..*rows).map(|row| self.of(codes.code(row)))),
+            (None, Selected::Rows(rows)) => found.extend(rows.iter().map(|row| self.of(codes.code(*row as usize)))),
+            (Some(nulls), _) => selected.each(|_, row| {
+                found.push(if nulls.is_null(row) { self.of_null() } else { self.of(codes.code(row)) });
+            }),
+        }
+    }
+
+    fn of_null(&mut self) -> u32 {
+        *self.null.get_or_insert_with(|| {
+            self.codes.push(0);
+            u32::try_from(self.codes.len() - 1).expect("a query reads fewer than 2^32 rows")
+        })
     }
 }
 
@@ -154,13 +179,15 @@ pub struct Groups {
     columns: Vec<Column>,
     /// For each column after the first: numbers for pairs of (number so far, number of this column).
     pairs: Vec<Numbers>,
+    /// Numbers of one such column.
+    second: Vec<u32>,
 }
 
 impl Groups {
     pub fn new(types: impl Iterator<Item = DataType>) -> Self {
         let columns: Vec<_> = types.map(Column::new).collect();
         let pairs = columns.iter().skip(1).map(|_| Numbers::default()).collect();
-        Self { columns, pairs }
+        Self { columns, pairs, second: Vec::new() }
     }
 
     /// How many groups there are. Without group columns there is one, even without rows.
@@ -172,22 +199,18 @@ impl Groups {
         }
     }
 
-    /// Puts the group number of each selected row into `numbers`; what others get has no meaning.
-    pub fn assign(
-        &mut self,
-        arrays: &[ArrayRef],
-        rows: usize,
-        selection: Option<&BooleanBuffer>,
-        numbers: &mut Vec<u32>,
-    ) {
-        numbers.clear();
-        numbers.resize(rows, 0);
-        let Some((first, others)) = self.columns.split_first_mut() else { return };
-        first.number(&arrays[0], selection, |row, number| numbers[row] = number);
+    /// Puts the group number of each selected row into `numbers`, at the row's place in the selection.
+    pub fn assign(&mut self, arrays: &[ArrayRef], selected: &Selected, numbers: &mut Vec<u32>) {
+        let Some((first, others)) = self.columns.split_first_mut() else {
+            numbers.clear();
+            return numbers.resize(selected.len(), 0);
+        };
+        first.number(&arrays[0], selected, numbers);
         for ((column, pairs), array) in others.iter_mut().zip(&mut self.pairs).zip(&arrays[1..]) {
-            column.number(array, selection, |row, number| {
-                numbers[row] = pairs.of(i128::from(u64::from(numbers[row]) << 32 | u64::from(number)));
-            });
+            column.number(array, selected, &mut self.second);
+            for (number, second) in numbers.iter_mut().zip(&self.second) {
+                *number = pairs.of(i128::from(u64::from(*number) << 32 | u64::from(*second)));
+            }
         }
     }
 
@@ -213,29 +236,24 @@ impl Groups {
 pub struct Distinct {
     column: Column,
     seen: Numbers,
+    numbers: Vec<u32>,
 }
 
 impl Distinct {
     pub fn new(data_type: DataType) -> Self {
-        Self { column: Column::new(data_type), seen: Numbers::default() }
+        Self { column: Column::new(data_type), seen: Numbers::default(), numbers: Vec::new() }
     }
 
-    /// Calls `new` with the group of each value that its group had not met before.
-    pub fn add(
-        &mut self,
-        groups: &[u32],
-        array: &dyn Array,
-        counted: Option<&BooleanBuffer>,
-        mut new: impl FnMut(u32),
-    ) {
-        let seen = &mut self.seen;
-        self.column.number(array, counted, |row, number| {
-            let before = seen.len();
-            seen.of(i128::from(u64::from(groups[row]) << 32 | u64::from(number)));
-            if seen.len() > before {
-                new(groups[row]);
+    /// Calls `new` with the group of each value that its group had not met before; `groups` has one for each row selected.
+    pub fn add(&mut self, groups: &[u32], array: &dyn Array, selected: &Selected, mut new: impl FnMut(u32)) {
+        self.column.number(array, selected, &mut self.numbers);
+        for (group, number) in groups.iter().zip(&self.numbers) {
+            let before = self.seen.len();
+            self.seen.of(i128::from(u64::from(*group) << 32 | u64::from(*number)));
+            if self.seen.len() > before {
+                new(*group);
             }
-        });
+        }
     }
 }
 
@@ -244,7 +262,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use arrow::array::{AsArray, Int64Array, StringArray};
+    use arrow::array::{Int64Array, StringArray};
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
 
@@ -265,7 +283,7 @@ mod tests {
             for rows in &blocks {
                 let ints: Int64Array = rows.iter().map(|row| row.0).collect();
                 let texts: StringArray = rows.iter().map(|row| row.1.as_deref()).collect();
-                groups.assign(&[Arc::new(ints), Arc::new(texts)], rows.len(), None, &mut numbers);
+                groups.assign(&[Arc::new(ints), Arc::new(texts)], &Selected::All(rows.len()), &mut numbers);
                 for (row, number) in rows.iter().zip(&numbers) {
                     let position = expected.iter().position(|group| group == row);
                     let position = position.unwrap_or_else(|| { expected.push(row.clone()); expected.len() - 1 });
@@ -283,7 +301,7 @@ mod tests {
     fn without_group_columns_there_is_one_group_even_without_rows() {
         let mut groups = Groups::new(std::iter::empty());
         let mut numbers = Vec::new();
-        groups.assign(&[], 3, None, &mut numbers);
+        groups.assign(&[], &Selected::All(3), &mut numbers);
         assert_eq!((groups.len(), numbers, groups.values().len()), (1, vec![0, 0, 0], 0));
     }
 }

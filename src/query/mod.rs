@@ -25,8 +25,10 @@ pub mod planner;
 pub mod plans;
 pub mod restrict;
 pub mod rewrite;
+pub mod selected;
 pub mod settings;
 pub mod shape;
+pub mod sums;
 pub mod text;
 pub mod verdict;
 

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -16,6 +17,8 @@ use super::stats::{Runs, short};
 use crate::clock;
 
 const ROWS_A_WRITE: u64 = 50_000;
+const SETTLE_STEP: Duration = Duration::from_secs(8);
+const SETTLE_TRIES: u32 = 8;
 
 /// Writes day `day` of the load with `rows` rows and gives the file and its size.
 fn write_file(folder: &Path, rows: u64, day: u64) -> Result<(PathBuf, u64)> {
@@ -73,25 +76,41 @@ pub async fn memory(rows: u64) -> Result<()> {
     let folder = tempfile::tempdir()?;
     println!("{}", machine::describe());
     let server = Server::start(folder.path(), orders::DEFINITION).await?;
-    let empty = server.usage().resident_bytes;
-    println!("resident when empty:      {} MB", empty / 1_000_000);
-    let mut before = empty;
+    let mut before = settled(&server).await;
+    println!("resident when empty:      {} MB", before / 1_000_000);
     for day in 0..2 {
         let (file, _) = write_file(folder.path(), rows, day)?;
         server.ingest("orders", &file).await?;
         server.wait_for_orders(rows * (day + 1)).await?;
         let groups = server.query("select count(*) as n from gmv_hour").await?["rows"][0][0].as_u64().unwrap_or(0);
-        let resident = server.usage().resident_bytes;
+        let at_once = server.usage().resident_bytes;
+        let resident = settled(&server).await;
+        let added = resident.saturating_sub(before) as f64;
         println!(
-            "resident after {} rows: {} MB, {} groups; this load added {} bytes a row, {} a group",
+            "resident after {} rows: {} MB, {} MB once it has settled; {} groups; this load added {} bytes a row, {} a group",
             short((rows * (day + 1)) as f64),
+            at_once / 1_000_000,
             resident / 1_000_000,
             short(groups as f64),
-            short(resident.saturating_sub(before) as f64 / rows as f64),
-            short(resident.saturating_sub(before) as f64 / (groups / (day + 1)).max(1) as f64),
+            short(added / rows as f64),
+            short(added / (groups / (day + 1)).max(1) as f64),
         );
         before = resident;
         std::fs::remove_file(file)?;
     }
     Ok(())
+}
+
+/// What stays resident once the allocator has given back what it keeps for a while.
+async fn settled(server: &Server) -> u64 {
+    let mut before = server.usage().resident_bytes;
+    for _ in 0..SETTLE_TRIES {
+        tokio::time::sleep(SETTLE_STEP).await;
+        let resident = server.usage().resident_bytes;
+        if resident.abs_diff(before) < before / 100 {
+            return resident;
+        }
+        before = resident;
+    }
+    before
 }

@@ -37,16 +37,21 @@ const PAGE_CACHE: usize = 64 << 20;
 const LIMITS: Limits = Limits { row_bytes: 1 << 20, rows: u64::MAX, decoded_bytes: usize::MAX };
 
 /// The names of the steps, in the order of the flow.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 10] = [
     "parse and spread over partitions",
     "encode (Arrow IPC, LZ4)",
     "mq append, durable",
     "kv append",
     "decode",
-    "fold",
+    "fold, every second row a new group",
+    "fold, all groups known",
     "encode blocks",
     "hot write",
+    "fold alone: one partition, large batches",
 ];
+
+/// Rows of one batch where the fold is measured alone: what one chunk may hold.
+const ROWS_OF_A_CHUNK: u64 = 100_000;
 
 /// A catalog of the measured load's definitions.
 pub fn catalog() -> Result<Catalog> {
@@ -66,10 +71,10 @@ pub async fn stages(rows: u64, runs: u32) -> Result<()> {
         }
     }
     println!("{} rows, {} merchants x 4 channels x 24 hours, one core", short(rows as f64), orders::MERCHANTS);
-    println!("{:<34} {:>28} {:>16}", "step", "ns a row", "rows/s");
+    println!("{:<42} {:>28} {:>16}", "step", "ns a row", "rows/s");
     for (name, times) in STEPS.iter().zip(times) {
         let runs = Runs::new(times);
-        println!("{name:<34} {:>28} {:>16}", runs.to_string(), short(1e9 / runs.median()));
+        println!("{name:<42} {:>28} {:>16}", runs.to_string(), short(1e9 / runs.median()));
     }
     Ok(())
 }
@@ -92,7 +97,7 @@ fn batch(part: &Part, from: &mut [u64], body: Bytes, fingerprint: u64) -> Batch 
     Batch { header, body }
 }
 
-async fn run(rows: u64) -> Result<[Duration; 8]> {
+async fn run(rows: u64) -> Result<[Duration; STEPS.len()]> {
     let folder = tempfile::tempdir()?;
     let catalog = catalog()?;
     let table = catalog.table("orders").context("the table was just defined")?.clone();
@@ -103,7 +108,7 @@ async fn run(rows: u64) -> Result<[Duration; 8]> {
     let mut tips = vec![Tip::default(); PARTITIONS as usize];
     let mut positions = vec![0; PARTITIONS as usize];
     let mut applied = vec![Applied::default(); PARTITIONS as usize];
-    let mut taken = [Duration::ZERO; 8];
+    let mut taken = [Duration::ZERO; STEPS.len()];
     let mut random = Random::new(1);
     let mut text = String::new();
     for first in (0..rows).step_by(ROWS_A_REQUEST as usize) {
@@ -152,6 +157,12 @@ async fn run(rows: u64) -> Result<[Duration; 8]> {
             folds[partition.0 as usize].apply(&table, rows, None)?;
         }
         taken[5] += start.elapsed();
+
+        let start = clock::instant();
+        for (partition, rows) in &decoded {
+            folds[partition.0 as usize].apply(&table, rows, None)?;
+        }
+        taken[6] += start.elapsed();
     }
     for (index, fold) in folds.iter_mut().enumerate() {
         let start = clock::instant();
@@ -160,11 +171,32 @@ async fn run(rows: u64) -> Result<[Duration; 8]> {
         let blocks: Vec<_> = (fold.encode(&names).into_iter().zip(&names))
             .filter_map(|(rows, name)| Some((name.clone(), StoredBlock { version, rows: rows? })))
             .collect();
-        taken[6] += start.elapsed();
+        taken[7] += start.elapsed();
         let start = clock::instant();
         let write = SinkWrite { tip: version, blocks, ..SinkWrite::default() };
         hot.write(PartitionId(index as u16), write).await?;
-        taken[7] += start.elapsed();
+        taken[8] += start.elapsed();
     }
+    taken[9] = fold_alone(&catalog, rows)?;
     Ok(taken)
+}
+
+/// The fold over the rows of one partition in batches as large as a chunk, once all groups are known.
+fn fold_alone(catalog: &Catalog, rows: u64) -> Result<Duration> {
+    let table = catalog.table("orders").context("the table was just defined")?.clone();
+    let mut random = Random::new(1);
+    let mut text = orders::HEADER.to_owned();
+    orders::append_rows(&mut text, &mut random, 0, ROWS_OF_A_CHUNK * u64::from(PARTITIONS), rows, 0);
+    let mut reader = RowReader::new(Format::Csv, table.clone(), PARTITIONS, LIMITS);
+    reader.feed(text.as_bytes())?;
+    let parsed = reader.finish()?;
+    let part = parsed.parts.first().context("a partition has rows")?;
+    let mut fold = Fold::new(catalog);
+    fold.apply(&table, &part.rows, None)?;
+    let times = rows.div_ceil(part.rows.num_rows() as u64);
+    let start = clock::instant();
+    for _ in 0..times {
+        fold.apply(&table, &part.rows, None)?;
+    }
+    Ok(start.elapsed().mul_f64(rows as f64 / (times * part.rows.num_rows() as u64) as f64))
 }

@@ -97,7 +97,7 @@ impl Emission {
             base: None,
             written: None,
             retry: Retry::new(settings.retry),
-            pace: Pace::new(),
+            pace: Pace::default(),
             last_ms: None,
             last_duration_ms: 0,
             trouble: None,

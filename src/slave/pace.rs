@@ -17,11 +17,14 @@ pub struct Pace {
     counted_ms: i64,
 }
 
-impl Pace {
-    pub fn new() -> Self {
+impl Default for Pace {
+    /// The first emission is due at once.
+    fn default() -> Self {
         Self { rested_ms: i64::MIN, due_ms: i64::MIN, counted_ms: i64::MIN }
     }
+}
 
+impl Pace {
     /// Notes that rows are being counted.
     pub fn counted(&mut self, now_ms: i64) {
         self.counted_ms = now_ms;
@@ -52,7 +55,7 @@ mod tests {
     #[test]
     fn under_load_emissions_take_their_share_and_when_it_pauses_none_of_it_is_waited_for() {
         let settings = Settings::for_tests();
-        let mut pace = Pace::new();
+        let mut pace = Pace::default();
         assert_eq!(pace.not_before_ms(&settings), i64::MIN, "the first is due at once");
         pace.counted(1_000);
         assert_eq!(pace.not_before_ms(&settings), i64::MIN);
@@ -68,7 +71,7 @@ mod tests {
     #[test]
     fn the_pause_has_a_least_and_a_most() {
         let settings = Settings::for_tests();
-        let mut pace = Pace::new();
+        let mut pace = Pace::default();
         pace.counted(2_000);
         pace.emitted(1_000, 0, &settings, 1);
         assert_eq!(pace.not_before_ms(&settings), 1_010);

@@ -91,7 +91,10 @@ impl Handler for Services {
         mut reader: StreamReader,
     ) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            while service == GATED_STREAM || service == ECHO_STREAM {
+            if service != GATED_STREAM && service != ECHO_STREAM {
+                return;
+            }
+            loop {
                 if service == GATED_STREAM {
                     self.pass().await;
                 }

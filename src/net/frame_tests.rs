@@ -83,7 +83,7 @@ fn a_stranger_is_seen_at_his_first_byte() {
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -92,7 +92,7 @@ impl Random {
     }
 
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
+        (self.draw() % limit as u64) as usize
     }
 }
 
@@ -109,7 +109,7 @@ fn hostile(random: &mut Random, noise: &[u8], out: &mut BytesMut) -> bool {
             out[place] ^= 1 << random.below(8);
         }
         1 => out.truncate(at + random.below(out.len() - at)),
-        2 => out[at + 4..at + 8].copy_from_slice(&(random.next() as u32).to_le_bytes()),
+        2 => out[at + 4..at + 8].copy_from_slice(&(random.draw() as u32).to_le_bytes()),
         3 => {
             out.truncate(at);
             out.put_slice(body);
@@ -123,7 +123,7 @@ fn hostile(random: &mut Random, noise: &[u8], out: &mut BytesMut) -> bool {
 fn a_million_hostile_frames_neither_panic_nor_take_memory() {
     const FRAMES: usize = 1_100_000;
     let mut random = Random(20_261_122);
-    let noise: Vec<u8> = (0..512).map(|_| random.next() as u8).collect();
+    let noise: Vec<u8> = (0..512).map(|_| random.draw() as u8).collect();
     let (mut decoder, mut errors, mut good) = (Decoder::new(LIMIT), 0_usize, 0_usize);
     let mut out = BytesMut::new();
     let mut sent = 0;

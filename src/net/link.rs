@@ -25,7 +25,8 @@ pub struct Identity {
     pub me: Peer,
 }
 
-/// Makes links. Over sockets, or within one process for tests.
+/// Makes links. Over sockets, or within one process for tests. Its methods are called within a tokio runtime, on which
+/// connections and handlers then run.
 pub trait Net: Send + Sync {
     /// Takes connections at `address` (host:port) until what it gives is dropped.
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Listening, NetError>>;

@@ -19,7 +19,7 @@ use super::memory_relay::{Faults, join};
 use super::settings::Settings;
 use super::tcp::next_connection;
 use super::tcp_connection::{AcceptedLink, Connection};
-use super::tcp_dialer::{Connect, DialedLink};
+use super::tcp_dialer::{Connect, Dialed, DialedLink};
 use super::tcp_entry::{Entry, EntryError};
 use super::tcp_stream::{StreamReader, StreamWriter};
 use crate::locks::lock;
@@ -137,7 +137,7 @@ impl Connect for Local {
         &'a self,
         address: &'a str,
         link_state: &'a watch::Sender<LinkState>,
-    ) -> BoxFuture<'a, Result<(Arc<Connection>, BoxFuture<'static, String>), EntryError>> {
+    ) -> BoxFuture<'a, Result<Dialed, EntryError>> {
         Box::pin(async move {
             let nobody = || EntryError::Io("nobody listens there".into());
             let door = lock(&self.net.doors).get(address).cloned().ok_or_else(nobody)?;
@@ -150,8 +150,8 @@ impl Connect for Local {
             let connection = Connection::new(&entered, self.settings.send_queue.0, number, link_state.clone());
             let (handler, alive) = (self.handler.clone(), self.settings.alive_interval.duration());
             let running = connection.clone();
-            let run: BoxFuture<'static, String> = Box::pin(async move { running.run(halves, handler, alive).await });
-            Ok((connection, run))
+            let run = Box::pin(async move { running.run(halves, handler, alive).await });
+            Ok(Dialed { connection, run })
         })
     }
 }

@@ -172,7 +172,10 @@ fn a_peer_that_sends_more_than_it_may_breaks_the_protocol() {
     assert_eq!(overrun(&|mux| assert!(call(mux, 5 << 10))), "a body above the limit");
     assert_eq!(overrun(&|mux| (0..3).for_each(|_| assert!(call(mux, 3 << 10)))), "more than there was credit for");
     assert_eq!(overrun(&|mux| (0..5).for_each(|_| assert!(call(mux, 1)))), "more calls than the limit");
-    assert_eq!(overrun(&|mux| (0..2).for_each(|n| assert!(mux.send(n, body(1)).is_ok()))), "messages to too many services");
+    assert_eq!(
+        overrun(&|mux| (0..2).for_each(|n| assert!(mux.send(n, body(1)).is_ok()))),
+        "messages to too many services"
+    );
 }
 
 #[test]

@@ -58,7 +58,8 @@ pub const MOST_REASON_BYTES: usize = 256;
 
 /// A reason as it travels.
 pub fn cut(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(MOST_REASON_BYTES)]
+    let end = (0..=reason.len().min(MOST_REASON_BYTES)).rev().find(|end| reason.is_char_boundary(*end));
+    &reason[..end.unwrap_or(0)]
 }
 
 /// A reason as it came: printable, and not long.

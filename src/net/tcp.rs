@@ -20,7 +20,7 @@ use super::link::{Handler, Identity, Link, LinkState, Listening, Net};
 use super::refusals::{Note, Refusals};
 use super::settings::Settings;
 use super::tcp_connection::{AcceptedLink, Connection};
-use super::tcp_dialer::{Connect, DialedLink};
+use super::tcp_dialer::{Connect, Dialed, DialedLink};
 use super::tcp_entry::{Entered, Entry, EntryError, Halves, Io};
 use super::tcp_tls::Tls;
 use crate::clock::Clock;
@@ -167,14 +167,14 @@ impl Connect for Local {
         &'a self,
         address: &'a str,
         link_state: &'a watch::Sender<LinkState>,
-    ) -> BoxFuture<'a, Result<(Arc<Connection>, BoxFuture<'static, String>), EntryError>> {
+    ) -> BoxFuture<'a, Result<Dialed, EntryError>> {
         Box::pin(async move {
             let (entered, halves) = self.reach(address).await?;
             let connection = self.begin(&entered, link_state.clone());
             let (handler, alive) = (self.handler.clone(), self.settings.alive_interval.duration());
             let running = connection.clone();
-            let run: BoxFuture<'static, String> = Box::pin(async move { running.run(halves, handler, alive).await });
-            Ok((connection, run))
+            let run = Box::pin(async move { running.run(halves, handler, alive).await });
+            Ok(Dialed { connection, run })
         })
     }
 }

@@ -21,13 +21,19 @@ use super::tcp_stream::{StreamReader, StreamWriter};
 use crate::backoff::Backoff;
 use crate::locks::lock;
 
-/// Makes one connection: gives it, and what runs it until it ends and then tells why.
+/// A connection, and what runs it until it ends and then tells why.
+pub struct Dialed {
+    pub connection: Arc<Connection>,
+    pub run: BoxFuture<'static, String>,
+}
+
+/// Makes one connection.
 pub trait Connect: Send + Sync + 'static {
     fn connect<'a>(
         &'a self,
         address: &'a str,
         link_state: &'a watch::Sender<LinkState>,
-    ) -> BoxFuture<'a, Result<(Arc<Connection>, BoxFuture<'static, String>), EntryError>>;
+    ) -> BoxFuture<'a, Result<Dialed, EntryError>>;
 }
 
 pub struct DialedLink {
@@ -137,7 +143,7 @@ impl Dialing {
         loop {
             let mut begun = None;
             let reason = match self.connector.connect(&self.address, &self.link_state).await {
-                Ok((connection, run)) => {
+                Ok(Dialed { connection, run }) => {
                     info!(address = %self.address, peer = connection.peer().name, "connected");
                     logged = None;
                     begun = Some(crate::clock::instant());

@@ -139,7 +139,9 @@ fn who_reads_learns_how_a_stream_ended_however_late_he_reads() {
         } else {
             assert!(matches!(both.listener.read(id), Read::Broken(_)));
         }
+        both.listener.abandon(id, Half::Writing);
         both.back();
+        assert_eq!((both.dialer.streams.held(), both.listener.streams.held()), (0, 0));
         assert_eq!((both.dialer.incoming_bytes(), both.listener.incoming_bytes()), (0, 0));
     }
     // All places are free: nothing was kept of the streams.

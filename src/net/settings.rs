@@ -97,11 +97,11 @@ impl Settings {
         Self {
             connections: 8,
             handshakes: 4,
-            handshake_timeout: Millis(500),
+            handshake_timeout: Millis(1_000),
             handshake_bytes: ByteSize(1 << 10),
             reconnect: Backoff { first: Millis(5), most: Millis(50) },
-            alive_interval: Millis(50),
-            silence: Millis(400),
+            alive_interval: Millis(100),
+            silence: Millis(1_000),
             body: ByteSize(4 << 20),
             piece: ByteSize(16 << 10),
             calls: 32,
@@ -133,6 +133,6 @@ mod tests {
         assert_eq!(broken(|settings| settings.streams = 0), Some("streams"));
         assert_eq!(broken(|settings| settings.piece.0 = 8), Some("piece"));
         assert_eq!(broken(|settings| settings.silence.0 = 1), Some("silence"));
-        assert_eq!(broken(|settings| settings.alive_interval.0 = 300), Some("alive_interval"));
+        assert_eq!(broken(|settings| settings.alive_interval.0 = 600), Some("alive_interval"));
     }
 }

@@ -165,6 +165,11 @@ impl Streams {
         }
     }
 
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.streams.len()
+    }
+
     pub fn take_changed(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.changed)
     }

@@ -108,7 +108,7 @@ async fn a_call_that_nobody_waits_for_gives_its_place_back() {
             assert_eq!(outcome, Err(NetError::Timeout { peer: "b".into(), after_ms: 30 }));
         }
         // The places are free again once the peer has heard of it.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert_eq!(pair.link.call(ECHO, "x".into(), SOON).await, Ok("x".into()));
 }
@@ -216,8 +216,8 @@ async fn a_silent_peer_is_noticed_within_the_configured_time() {
     let link = pair.services.link().expect("connected");
     let waiting = link.call(ECHO, Bytes::new(), SOON);
     assert!(matches!(waiting.await, Err(NetError::Lost { ref peer, .. }) if peer == "c"));
-    until_down(&link, "said nothing for 400 ms").await;
-    assert!((300..1_500).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    until_down(&link, "said nothing for 1000 ms").await;
+    assert!((800..5_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     drop(halves);
     assert!(pair.link.state().borrow().peer().is_some(), "a peer that has nothing to say but is alive stays");
 }
@@ -312,7 +312,7 @@ async fn a_slow_reader_stops_its_writer_and_takes_no_memory() {
     let (mut writer, mut reader) = pair.link.open(GATED_STREAM).expect("room");
     let item: Bytes = vec![1; 10_000].into();
     let mut written = 0_usize;
-    while tokio::time::timeout(Duration::from_millis(100), writer.write(item.clone())).await.is_ok() {
+    while tokio::time::timeout(Duration::from_millis(300), writer.write(item.clone())).await.is_ok() {
         written += 1;
         assert!(written < 60, "the two windows hold 128 KiB each");
     }

@@ -23,7 +23,7 @@ use crate::model::metric::{MetricConfig, MetricError};
 use crate::model::schema::TableConfig;
 use crate::model::units::{ByteSize, Millis};
 use crate::model::window::Calendar;
-use crate::net::handshake::MOST_NAME_BYTES;
+use crate::net::handshake::{MOST_NAME_BYTES, is_name};
 use crate::{gate, net, query, slave};
 use error::{Path as KeyPath, Step, path};
 use layers::Stretch;
@@ -234,7 +234,7 @@ fn check(config: &Config) -> Result<Catalog, Complaint> {
     if config.http.max_connections == 0 {
         return complain(["http", "max_connections"], "at least one connection is needed".into());
     }
-    if cluster.name.len() > MOST_NAME_BYTES || cluster.name.chars().any(char::is_control) {
+    if !is_name(&cluster.name) {
         return complain(["cluster", "name"], format!("at most {MOST_NAME_BYTES} bytes without control characters"));
     }
     if let Some((key, reason)) = config.net.complaint() {

@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::handshake::MOST_NAME_BYTES;
+
 /// Why a peer did not do what it was asked, or could not be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NetError {
@@ -29,6 +31,8 @@ pub enum NetError {
          set one or listen on 127.0.0.1"
     )]
     Insecure { address: String },
+    #[error("a node or cluster cannot be called '{name}': names have at most {MOST_NAME_BYTES} printable bytes")]
+    Name { name: String },
     #[error("cannot listen on {address}: {reason}")]
     Listen { address: String, reason: String },
     #[error("TLS: {file}: {reason}")]
@@ -41,7 +45,8 @@ impl NetError {
         match self {
             Self::Lost { .. } | Self::Timeout { .. } | Self::Full { .. } | Self::Aborted { .. } => true,
             Self::Refused { refusal, .. } => refusal.kind.is_retryable(),
-            Self::TooLarge { .. } | Self::Insecure { .. } | Self::Listen { .. } | Self::Tls { .. } => false,
+            Self::TooLarge { .. } | Self::Insecure { .. } | Self::Name { .. } => false,
+            Self::Listen { .. } | Self::Tls { .. } => false,
         }
     }
 }

@@ -29,6 +29,11 @@ const PROOF_BYTES: usize = 32;
 /// Of a node's or a cluster's name.
 pub const MOST_NAME_BYTES: usize = 128;
 
+/// Can a node or cluster be called this? Names are logged.
+pub fn is_name(name: &str) -> bool {
+    (1..=MOST_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
 /// Unpredictable and never used twice.
 pub type Nonce = [u8; NONCE_BYTES];
 
@@ -199,9 +204,7 @@ fn take_name(message: &mut &[u8]) -> Result<String, HandshakeError> {
     let (name, rest) = message.split_at(length);
     *message = rest;
     let name = std::str::from_utf8(name).map_err(|_| HandshakeError::Malformed)?;
-    // Names are logged.
-    let printable = !name.chars().any(char::is_control);
-    printable.then(|| name.to_owned()).ok_or(HandshakeError::Malformed)
+    is_name(name).then(|| name.to_owned()).ok_or(HandshakeError::Malformed)
 }
 
 fn end(message: &[u8]) -> Result<(), HandshakeError> {

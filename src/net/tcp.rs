@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::error::NetError;
+use super::handshake::is_name;
 use super::link::{Handler, Identity, Link, LinkState, Listening, Net};
 use super::refusals::{Note, Refusals};
 use super::settings::Settings;
@@ -51,6 +52,11 @@ impl TcpNet {
         clock: Clock,
         handler: Arc<dyn Handler>,
     ) -> Result<Self, NetError> {
+        for name in [&identity.me.name, &identity.cluster] {
+            if !is_name(name) {
+                return Err(NetError::Name { name: name.clone() });
+            }
+        }
         let tls = settings.tls.as_ref().map(|files| Tls::read(files, folder)).transpose()?;
         let refusals = Refusals::new(settings.refusals_remembered, settings.refusals_remembered_for.as_i64());
         let semaphore = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));

@@ -417,6 +417,14 @@ async fn with_tls_both_sides_check_each_others_certificate() {
     assert_eq!(lock(&pair.services.links).len(), 1);
 }
 
+#[test]
+fn a_node_with_a_name_that_cannot_be_told_is_refused_at_home() {
+    for name in ["", "two\nlines", &"x".repeat(129)] {
+        let net = TcpNet::new(identity(name), Settings::for_tests(), Path::new(""), Clock::System, Services::new());
+        assert_eq!(net.map(|_| ()), Err(NetError::Name { name: name.to_owned() }));
+    }
+}
+
 #[tokio::test]
 async fn certificates_that_cannot_be_read_are_named() {
     let files = TlsFiles { certificate: "none.pem".into(), key: "key.pem".into(), authority: "ca.pem".into() };

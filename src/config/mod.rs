@@ -23,7 +23,8 @@ use crate::model::metric::{MetricConfig, MetricError};
 use crate::model::schema::TableConfig;
 use crate::model::units::{ByteSize, Millis};
 use crate::model::window::Calendar;
-use crate::{gate, query, slave};
+use crate::net::handshake::{MOST_NAME_BYTES, is_name};
+use crate::{gate, net, query, slave};
 use error::{Path as KeyPath, Step, path};
 use layers::Stretch;
 
@@ -36,6 +37,7 @@ pub const DEFAULTS: &str = include_str!("../../cluster.toml");
 pub struct Config {
     pub cluster: ClusterSettings,
     pub node: NodeSettings,
+    pub net: net::settings::Settings,
     pub tiers: TierSettings,
     pub http: HttpSettings,
     pub gate: gate::settings::Settings,
@@ -58,6 +60,14 @@ pub struct ClusterSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
     pub masters: Vec<SocketAddr>,
+}
+
+impl ClusterSettings {
+    /// What nodes compare when they meet: every key with its value, but the secret, which they have proved by then.
+    pub fn agreed(&self) -> Vec<(String, String)> {
+        let table = toml::Table::try_from(self).expect("plain values are TOML");
+        table.into_iter().filter(|(key, _)| key != "secret").map(|(key, value)| (key, value.to_string())).collect()
+    }
 }
 
 /// What one process spends and how it ends.
@@ -223,6 +233,12 @@ fn check(config: &Config) -> Result<Catalog, Complaint> {
     }
     if config.http.max_connections == 0 {
         return complain(["http", "max_connections"], "at least one connection is needed".into());
+    }
+    if !is_name(&cluster.name) {
+        return complain(["cluster", "name"], format!("at most {MOST_NAME_BYTES} bytes without control characters"));
+    }
+    if let Some((key, reason)) = config.net.complaint() {
+        return complain(["net", key], reason.into());
     }
     check_tokens(&config.http)?;
     let calendar = Calendar::new(&cluster.timezone)

@@ -1,6 +1,39 @@
 //! How roles talk to each other: the messages and, between processes, the wire.
 //!
+//! ```text
+//!  link                 what users hold: call, send, open a stream; Handler on the other side
+//!  tcp  memory          listen and dial over sockets, or within a test with faults; reconnects
+//!  tcp_connection       runs one connection: reader, writer, those who wait
+//!  mux                  calls, messages and streams become pieces in lanes with windows
+//!  tcp_entry            handshake by the cluster secret, then hello: nothing else is read before
+//!  frame                bytes become frames
+//! ```
+//!
 //! Invariant: a role knows messages, never who receives them.
 
 pub mod caller;
+pub mod error;
+#[cfg(test)]
+mod fixture_tests;
+pub mod frame;
+pub mod handshake;
+pub mod hello;
+mod incoming;
+mod lane;
+pub mod link;
+pub mod memory;
+mod memory_relay;
 pub mod message;
+mod mux;
+mod outgoing;
+mod refusals;
+pub mod settings;
+mod stream_state;
+mod streams;
+pub mod tcp;
+mod tcp_connection;
+mod tcp_dialer;
+mod tcp_entry;
+mod tcp_handlers;
+mod tcp_stream;
+mod tcp_tls;

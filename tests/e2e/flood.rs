@@ -15,9 +15,9 @@ const FLOOD: Duration = Duration::from_secs(4);
 const CONNECTIONS: usize = 24;
 const ROWS: i64 = 5_000;
 /// What the small limits below, the allocator's reserves and the process itself may take together.
-const PEAK: u64 = 640 << 20;
+const PEAK: u64 = 512 << 20;
 /// What the same flood twice more may add: its rows fall into the same groups, but the stores' own caches fill.
-const GROWTH: u64 = 160 << 20;
+const GROWTH: u64 = 96 << 20;
 
 const SMALL: &str = r#"
 [gate]
@@ -29,6 +29,7 @@ mailbox = 16
 body_idle = "2s"
 request_bytes = "1MiB"
 chunk_bytes = "256KiB"
+push_memory = "8MiB"
 read_bytes = "256KiB"
 
 [slave]

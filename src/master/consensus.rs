@@ -200,6 +200,7 @@ impl Consensus {
                 // Errors: from a master that is not one any more, or a read without an active master; it will time out.
                 let _ = self.node.step(message);
             }
+            Err(Refusal::Late) => {}
             Err(Refusal::Malformed(reason)) => effects.push(Effect::Refused { reason: reason.to_owned() }),
             Err(Refusal::Forgot) => {
                 self.forgot = true;

@@ -3,8 +3,8 @@
 //!
 //! Invariant: a message that passes does not make raft-rs panic.
 
-use raft::RawNode;
 use raft::eraftpb::{Message, MessageType};
+use raft::{RawNode, StateRole};
 
 use super::log::Log;
 use super::masters::GroupState;
@@ -14,6 +14,8 @@ use super::masters::GroupState;
 pub enum Refusal {
     /// The message makes no sense.
     Malformed(&'static str),
+    /// A read for an active master, which this one is not any more. Passed on, it could go in circles; it will be asked again.
+    Late,
     /// The active master knows that this one had entries which it does not have any more: its disk has forgotten
     /// what it promised, so it must not vote, and go on only under a new number.
     Forgot,
@@ -34,10 +36,11 @@ pub fn vet(node: &RawNode<Log>, message: &Message) -> Result<(), Refusal> {
     match kind {
         MessageType::MsgAppend => vet_append(node, message),
         MessageType::MsgSnapshot => vet_snapshot(message),
-        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => match message.entries.len() {
-            1 => Ok(()),
-            _ => malformed("a read has one entry"),
-        },
+        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp if message.entries.len() != 1 => {
+            malformed("a read has one entry")
+        }
+        MessageType::MsgReadIndex if node.raft.state != StateRole::Leader => Err(Refusal::Late),
+        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => Ok(()),
         _ if !message.entries.is_empty() => malformed("entries where there must be none"),
         MessageType::MsgHeartbeat => {
             // Sent with the least of what was acknowledged and what is committed.
@@ -46,8 +49,13 @@ pub fn vet(node: &RawNode<Log>, message: &Message) -> Result<(), Refusal> {
                 false => Ok(()),
             }
         }
-        MessageType::MsgAppendResponse if !message.reject && message.index > node.raft.raft_log.last_index() => {
-            malformed("acknowledges what was not sent")
+        MessageType::MsgAppendResponse => {
+            // Of an earlier term, or to a master that has lost what it had sent but not written, it may be so.
+            let is_ours = node.raft.state == StateRole::Leader && message.term == node.raft.term;
+            match is_ours && !message.reject && message.index > node.raft.raft_log.last_index() {
+                true => malformed("acknowledges what was not sent"),
+                false => Ok(()),
+            }
         }
         _ => Ok(()),
     }

@@ -23,7 +23,7 @@ use crate::model::metric::{MetricConfig, MetricError};
 use crate::model::schema::TableConfig;
 use crate::model::units::{ByteSize, Millis};
 use crate::model::window::Calendar;
-use crate::{gate, query, slave};
+use crate::{gate, master, query, slave};
 use error::{Path as KeyPath, Step, path};
 use layers::Stretch;
 
@@ -41,6 +41,7 @@ pub struct Config {
     pub gate: gate::settings::Settings,
     pub slave: slave::settings::Settings,
     pub query: query::settings::Settings,
+    pub master: master::settings::Settings,
     #[serde(rename = "table")]
     pub tables: Vec<TableConfig>,
     #[serde(rename = "metric")]
@@ -223,6 +224,9 @@ fn check(config: &Config) -> Result<Catalog, Complaint> {
     }
     if config.http.max_connections == 0 {
         return complain(["http", "max_connections"], "at least one connection is needed".into());
+    }
+    if let Err((key, reason)) = config.master.check() {
+        return complain(["master", key], reason.into());
     }
     check_tokens(&config.http)?;
     let calendar = Calendar::new(&cluster.timezone)

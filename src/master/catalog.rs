@@ -362,10 +362,8 @@ impl Catalog {
         let since_ms = if self.tier(tier).mode == mode { self.tier(tier).since_ms } else { self.now_ms };
         let reason = bounded(reason);
         effects.push(Effect::ModeIs { tier, mode, policy });
-        let incidents = [
-            (IncidentKind::TierDegraded, mode != Mode::Normal),
-            (IncidentKind::TierHeld, policy != Policy::Auto),
-        ];
+        let incidents =
+            [(IncidentKind::TierDegraded, mode != Mode::Normal), (IncidentKind::TierHeld, policy != Policy::Auto)];
         for (kind, is_so) in incidents {
             let is_open = self.incidents.find(kind, tier.name()).is_some();
             if is_so && !is_open {
@@ -402,12 +400,18 @@ impl Catalog {
         assert!(self.nodes.len() <= NODES_MOST && self.tasks.len() <= TASKS_MOST);
         let mut epochs = std::collections::BTreeSet::new();
         for (task, assignment) in &self.tasks {
-            assert!(assignment.epoch <= self.last_epoch && epochs.insert(assignment.epoch), "{task}: epoch given twice");
+            assert!(
+                assignment.epoch <= self.last_epoch && epochs.insert(assignment.epoch),
+                "{task}: epoch given twice"
+            );
             for node in assignment.owner.iter().chain(&assignment.standby) {
                 let node = self.nodes.get(node).unwrap_or_else(|| panic!("{task}: {node} is not known"));
                 assert!(node.state != NodeState::Lost, "{task}: {} is lost", node.profile.name);
             }
-            assert!(assignment.owner.is_none() || assignment.owner != assignment.standby, "{task}: stands by for itself");
+            assert!(
+                assignment.owner.is_none() || assignment.owner != assignment.standby,
+                "{task}: stands by for itself"
+            );
         }
         self.incidents.assert_bounded();
     }

@@ -12,7 +12,7 @@ fn name(number: u8) -> NodeName {
 
 fn profile(number: u8, boot: BootId) -> NodeProfile {
     let mut roles = BTreeSet::from([Role::Slave]);
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         roles.insert(Role::Gate);
     }
     NodeProfile { name: name(number), boot, roles, listen: None, http: None, host: None, weight: 100 }
@@ -39,23 +39,17 @@ enum Draft {
 }
 
 fn drafts() -> impl Strategy<Value = Vec<(i64, Draft)>> {
-    let step = || (any::<u8>(), prop::bool::weighted(0.9), prop::option::weighted(0.9, 0_u8..5), prop::option::of(0_u8..5));
+    let step =
+        || (any::<u8>(), prop::bool::weighted(0.9), prop::option::weighted(0.9, 0_u8..5), prop::option::of(0_u8..5));
     let steps = move || prop::collection::vec(step(), 0..6);
     let node = || 0_u8..5;
     let boot = || 0_u64..3;
-    let state = prop_oneof![
-        Just(NodeState::Alive),
-        Just(NodeState::Suspect),
-        Just(NodeState::Lost),
-        Just(NodeState::Draining)
-    ];
+    let state =
+        prop_oneof![Just(NodeState::Alive), Just(NodeState::Suspect), Just(NodeState::Lost), Just(NodeState::Draining)];
     let tier = prop::sample::select(Tier::ALL.to_vec());
     let mode = prop::sample::select(vec![Mode::Normal, Mode::Degraded, Mode::Recovering]);
-    let policy = prop_oneof![
-        Just(Policy::Auto),
-        mode.clone().prop_map(Policy::Hold),
-        (0_i64..200).prop_map(Policy::DrillUntil)
-    ];
+    let policy =
+        prop_oneof![Just(Policy::Auto), mode.clone().prop_map(Policy::Hold), (0_i64..200).prop_map(Policy::DrillUntil)];
     let kind = prop::sample::select(vec![IncidentKind::Gap, IncidentKind::NodeLost, IncidentKind::TierHeld]);
     let subject = "[a-c]{1,2}";
     let draft = prop_oneof![
@@ -175,7 +169,8 @@ fn an_epoch_given_twice_is_noticed() {
         catalog
     };
     let join = (1, Draft::Join(0, 1, vec![(0, true, Some(0), None)]));
-    let drafts = vec![join, (2, Draft::End(0, true)), (3, Draft::Restore), (4, Draft::Assign(vec![(3, true, Some(0), None)]))];
+    let drafts =
+        vec![join, (2, Draft::End(0, true)), (3, Draft::Restore), (4, Draft::Assign(vec![(3, true, Some(0), None)]))];
     assert!(run(drafts.clone(), forgetful).is_err());
     assert!(run(drafts, |catalog| catalog).is_ok());
 }

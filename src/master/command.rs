@@ -37,26 +37,59 @@ impl Command {
 pub enum Change {
     /// A node said hello. Under another boot id than before, it is another process: what the one before owned has no owner
     /// until `moves`, or a later `Assign`, gives it one.
-    JoinNode { node: NodeProfile, moves: Vec<Move> },
+    JoinNode {
+        node: NodeProfile,
+        moves: Vec<Move>,
+    },
     /// Of suspects and those that came back: `Alive` and `Suspect` only.
     NodeStates(Vec<(NodeName, BootId, NodeState)>),
     /// What `moves` does not give to another has no owner.
-    NodeLost { node: NodeName, boot: BootId, reason: String, moves: Vec<Move> },
+    NodeLost {
+        node: NodeName,
+        boot: BootId,
+        reason: String,
+        moves: Vec<Move>,
+    },
     /// It is to be given nothing; what it owns, moves away by `Assign`. `false`: not any more.
-    DrainNode { node: NodeName, draining: bool },
+    DrainNode {
+        node: NodeName,
+        draining: bool,
+    },
     /// A lost node is not expected back.
-    ForgetNode { node: NodeName },
+    ForgetNode {
+        node: NodeName,
+    },
     Assign(Vec<Move>),
     /// Work that is done.
-    EndTask { task: Task, epoch: Epoch },
+    EndTask {
+        task: Task,
+        epoch: Epoch,
+    },
     /// From the nodes' reports. Without effect while the policy is not `Auto`.
-    SetMode { tier: Tier, mode: Mode, reason: String },
+    SetMode {
+        tier: Tier,
+        mode: Mode,
+        reason: String,
+    },
     /// From an operator.
-    SetPolicy { tier: Tier, policy: Policy, reason: String },
+    SetPolicy {
+        tier: Tier,
+        policy: Policy,
+        reason: String,
+    },
     /// The fingerprint of the tables and metrics that are configured now.
-    Define { fingerprint: u64 },
-    OpenIncident { kind: IncidentKind, subject: String, text: String },
-    CloseIncident { kind: IncidentKind, subject: String },
+    Define {
+        fingerprint: u64,
+    },
+    OpenIncident {
+        kind: IncidentKind,
+        subject: String,
+        text: String,
+    },
+    CloseIncident {
+        kind: IncidentKind,
+        subject: String,
+    },
     /// Nothing but its time: ends drills.
     PassTime,
 }
@@ -90,14 +123,38 @@ pub struct Move {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// To be told to the owner, the standby and whom they replace. `before` is `None` for a new task.
-    Assigned { task: Task, now: Assignment, before: Option<Assignment> },
-    Ended { task: Task },
-    NodeIs { node: NodeName, state: NodeState },
-    Forgotten { node: NodeName },
-    ModeIs { tier: Tier, mode: Mode, policy: Policy },
-    Defined { version: u64, fingerprint: u64 },
-    Opened { incident: u64 },
-    Closed { incident: u64 },
+    Assigned {
+        task: Task,
+        now: Assignment,
+        before: Option<Assignment>,
+    },
+    Ended {
+        task: Task,
+    },
+    NodeIs {
+        node: NodeName,
+        state: NodeState,
+    },
+    Forgotten {
+        node: NodeName,
+    },
+    ModeIs {
+        tier: Tier,
+        mode: Mode,
+        policy: Policy,
+    },
+    Defined {
+        version: u64,
+        fingerprint: u64,
+    },
+    Opened {
+        incident: u64,
+    },
+    Closed {
+        incident: u64,
+    },
     /// The command, or one of its moves, makes no sense any more.
-    Nothing { reason: &'static str },
+    Nothing {
+        reason: &'static str,
+    },
 }

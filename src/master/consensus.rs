@@ -69,7 +69,12 @@ impl std::fmt::Debug for Consensus {
 
 impl Consensus {
     /// Goes on from what is stored. `life`: another number at each start. The effects bring the applied state back.
-    pub fn start(settings: &Settings, stored: &Stored, life: u64, now_ms: i64) -> Result<(Self, Vec<Effect>), raft::Error> {
+    pub fn start(
+        settings: &Settings,
+        stored: &Stored,
+        life: u64,
+        now_ms: i64,
+    ) -> Result<(Self, Vec<Effect>), raft::Error> {
         let timing = Timing::new(&settings.elections());
         let config = Config {
             id: stored.id,
@@ -243,7 +248,10 @@ impl Consensus {
             return respond(Answer::Refused { reason: "too many requests wait", later: true });
         }
         if self.node.propose(Vec::new(), command.into()).is_err() {
-            return respond(Answer::Refused { reason: "too much is not yet committed, or another becomes active", later: true });
+            return respond(Answer::Refused {
+                reason: "too much is not yet committed, or another becomes active",
+                later: true,
+            });
         }
         let place = (self.node.raft.raft_log.last_index(), self.node.raft.term);
         self.requests.proposed(now_ms, place, token, effects);
@@ -355,7 +363,9 @@ impl Consensus {
                     send(held, effects);
                 }
                 // After those before it.
-                None => self.writes.push_back(Write { number: self.last_write, ready: Some(number), restored: None, held }),
+                None => {
+                    self.writes.push_back(Write { number: self.last_write, ready: Some(number), restored: None, held })
+                }
             }
 
             // 3. Whoever was active and is not any more says so before anything of another's term is applied.
@@ -377,7 +387,13 @@ impl Consensus {
     }
 
     /// Puts into the log what is ready; `None` if it need not be written: the commit index alone may lag on disk.
-    fn record(&mut self, hard: HardState, entries: &[Entry], restored: Option<&LogSnapshot>, votes: bool) -> Option<Record> {
+    fn record(
+        &mut self,
+        hard: HardState,
+        entries: &[Entry],
+        restored: Option<&LogSnapshot>,
+        votes: bool,
+    ) -> Option<Record> {
         let id = self.node.raft.id;
         let log = self.node.mut_store();
         if let Some(snapshot) = restored {

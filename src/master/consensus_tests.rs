@@ -189,14 +189,16 @@ fn masters_agree_while_their_set_changes() {
     for count in [1, 3] {
         let hit = run_seeds(count, true);
         assert!(hit.get("master added").is_some_and(|times| *times > SEEDS / 4), "{hit:?}");
-        assert!(hit.get("master removed").is_some_and(|times| *times > SEEDS / 8), "{hit:?}");
+        let removals = if count == 1 { SEEDS / 20 } else { SEEDS / 4 };
+        assert!(hit.get("master removed").is_some_and(|times| *times > removals), "{hit:?}");
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
     for seed in [3, 4] {
-        let traces = [0; 2].map(|_| history(seed, 3, Bug::None, true)).map(|world| (world.trace, world.checks.committed));
+        let traces =
+            [0; 2].map(|_| history(seed, 3, Bug::None, true)).map(|world| (world.trace, world.checks.committed));
         assert_eq!(traces[0], traces[1], "seed {seed}");
     }
 }
@@ -210,12 +212,17 @@ fn votes_survive_crashes() {
 
 #[test]
 fn a_rule_left_out_is_noticed() {
-    let is_noticed = |run: fn(u64) -> World| {
-        (0..SEEDS * 2).any(|seed| catch_unwind(AssertUnwindSafe(|| run(seed))).is_err())
-    };
+    let is_noticed =
+        |run: fn(u64) -> World| (0..SEEDS * 2).any(|seed| catch_unwind(AssertUnwindSafe(|| run(seed))).is_err());
     assert!(is_noticed(|seed| history_of_votes(seed, Bug::VoteNotWritten)), "votes that are not written");
-    assert!(is_noticed(|seed| history(seed, 3, Bug::AppliedBeforeCommit, false)), "entries applied before they are committed");
-    assert!(is_noticed(|seed| history(seed, 3, Bug::AcknowledgedBeforeSync, false)), "acknowledged before they are durable");
+    assert!(
+        is_noticed(|seed| history(seed, 3, Bug::AppliedBeforeCommit, false)),
+        "entries applied before they are committed"
+    );
+    assert!(
+        is_noticed(|seed| history(seed, 3, Bug::AcknowledgedBeforeSync, false)),
+        "acknowledged before they are durable"
+    );
 }
 
 /// When commands are committed again after `fault`, in ms.

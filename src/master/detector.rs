@@ -18,10 +18,20 @@ const REPEAT_MS: i64 = 1_000;
 /// What should be decided of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    Suspect { node: NodeName, boot: BootId },
+    Suspect {
+        node: NodeName,
+        boot: BootId,
+    },
     /// It was suspect and came back.
-    Alive { node: NodeName, boot: BootId },
-    Lost { node: NodeName, boot: BootId, reason: &'static str },
+    Alive {
+        node: NodeName,
+        boot: BootId,
+    },
+    Lost {
+        node: NodeName,
+        boot: BootId,
+        reason: &'static str,
+    },
 }
 
 #[derive(Debug)]

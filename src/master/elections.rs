@@ -73,7 +73,7 @@ impl Elections {
     /// How many ticks have passed.
     pub fn due(&mut self, now_ms: i64) -> i64 {
         let passed = (now_ms - self.ticked_ms) / self.timing.tick_ms;
-        if passed > LATE_TICKS || passed < 0 {
+        if !(0..=LATE_TICKS).contains(&passed) {
             self.ticked_ms = now_ms;
         } else {
             self.ticked_ms += passed * self.timing.tick_ms;
@@ -102,7 +102,9 @@ impl Elections {
             return;
         }
         node.tick();
-        if matches!(node.raft.state, StateRole::PreCandidate | StateRole::Candidate) && node.raft.r.election_elapsed == 0 {
+        if matches!(node.raft.state, StateRole::PreCandidate | StateRole::Candidate)
+            && node.raft.r.election_elapsed == 0
+        {
             self.rounds = self.rounds.saturating_add(1);
         }
     }
@@ -125,7 +127,11 @@ impl Elections {
 
     /// The place among those that take turns.
     fn rank(&self, id: MasterId, voters: &[MasterId]) -> usize {
-        voters.iter().filter(|voter| **voter < id && **voter != self.last_active).count().min(super::masters::MASTERS_MOST)
+        voters
+            .iter()
+            .filter(|voter| **voter < id && **voter != self.last_active)
+            .count()
+            .min(super::masters::MASTERS_MOST)
     }
 
     fn draw(&mut self, id: MasterId, voters: &[MasterId]) -> usize {

@@ -81,8 +81,7 @@ impl Checks {
     }
 
     fn became_active(&mut self, now_ms: i64, id: MasterId, term: u64, applied: usize) {
-        let before = *self.active.entry(term).or_insert(id);
-        assert_eq!(before, id, "two masters are active in term {term}");
+        assert_eq!(self.active.insert(term, id), None, "master {id} is active in a term in which one has been");
         assert!(applied >= self.elected[&term], "master {id} is active without all that was committed");
         self.activations.push((now_ms, id));
     }
@@ -277,7 +276,8 @@ impl World {
     fn ask(&mut self, id: MasterId, request: Request, input: impl FnOnce(Token) -> Input) {
         self.next += 1;
         let token = self.next;
-        if let Some(master) = self.masters.get_mut(&id).filter(|it| it.core.is_some() && it.paused_until <= self.now_ms) {
+        if let Some(master) = self.masters.get_mut(&id).filter(|it| it.core.is_some() && it.paused_until <= self.now_ms)
+        {
             master.requests.insert(token, request);
             self.step(id, input(token));
         }
@@ -377,7 +377,8 @@ impl World {
         let mut then = Vec::new();
         for effect in effects {
             let kind = std::mem::discriminant(&effect);
-            self.trace = self.trace.wrapping_mul(31).wrapping_add(crc32fast::hash(format!("{id} {kind:?}").as_bytes()).into());
+            self.trace =
+                self.trace.wrapping_mul(31).wrapping_add(crc32fast::hash(format!("{id} {kind:?}").as_bytes()).into());
             match effect {
                 Effect::Persist { number, record } => then.extend(self.persist(id, number, &record)),
                 Effect::Send { to, message } => self.send(id, to, message),
@@ -400,7 +401,9 @@ impl World {
                 Effect::Forgot => panic!("master {id} has forgotten"),
                 Effect::Refused { reason } => panic!("master {id} refuses a message: {reason}"),
                 Effect::ActiveIs { active, term } if active == Some(id) => {
-                    self.checks.elected.insert(term, self.checks.committed.len());
+                    // Not even the same one again: that would be after it had forgotten the first time.
+                    let before = self.checks.elected.insert(term, self.checks.committed.len());
+                    assert_eq!(before, None, "master {id} is elected in a term in which one has been");
                 }
                 Effect::SteppedDown { .. } | Effect::ActiveIs { .. } | Effect::MastersAre(_) => {}
             }
@@ -504,7 +507,8 @@ impl World {
             let Some(active) = world.active() else { return true };
             let masters = world.masters[&active].core.as_ref().expect("active").masters().clone();
             let applied = |id: &MasterId| world.masters.get(id).map(|it| it.numbers.len());
-            !masters.learners.is_empty() || masters.voters.iter().any(|id| applied(id) != Some(world.checks.committed.len()))
+            !masters.learners.is_empty()
+                || masters.voters.iter().any(|id| applied(id) != Some(world.checks.committed.len()))
         };
         let deadline_ms = self.now_ms + 12_000;
         let mut last = None;

@@ -25,10 +25,11 @@ pub struct Incidents {
 
 /// At most `TEXT_BYTES_MOST` bytes of `text`.
 pub fn bounded(mut text: String) -> String {
-    if text.len() > TEXT_BYTES_MOST {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MOST));
-        text.shrink_to_fit();
+    let mut end = text.len().min(TEXT_BYTES_MOST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
+    text.truncate(end);
     text
 }
 

@@ -101,7 +101,8 @@ mod tests {
     use crate::master::wire::EntryKind;
 
     fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<LogEntry> {
-        let entry = |index| LogEntry { index, term, kind: EntryKind::Command, data: Bytes::new(), context: Bytes::new() };
+        let entry =
+            |index| LogEntry { index, term, kind: EntryKind::Command, data: Bytes::new(), context: Bytes::new() };
         range.map(entry).collect()
     }
 

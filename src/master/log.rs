@@ -200,7 +200,8 @@ mod tests {
     }
 
     fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<Entry> {
-        let entry = |index| LogEntry { index, term, kind: EntryKind::Command, data: Bytes::new(), context: Bytes::new() };
+        let entry =
+            |index| LogEntry { index, term, kind: EntryKind::Command, data: Bytes::new(), context: Bytes::new() };
         range.map(|index| Entry::from(&entry(index))).collect()
     }
 
@@ -237,7 +238,11 @@ mod tests {
         assert!(log.snapshot(0, 2).is_ok() && !log.wants_snapshot());
         assert!(log.snapshot(0, 3).is_err() && log.wants_snapshot());
         log.append(&entries(2..=3, 1));
-        log.compact(LogSnapshot { index: 3, term: 1, voters: vec![1, 2], learners: vec![3], data: Bytes::new() }, 10, 1 << 20);
+        log.compact(
+            LogSnapshot { index: 3, term: 1, voters: vec![1, 2], learners: vec![3], data: Bytes::new() },
+            10,
+            1 << 20,
+        );
         assert!(log.snapshot(0, 3).is_ok() && !log.wants_snapshot());
         assert!(log.snapshot(4, 3).is_err(), "raft-rs asks for a newer one");
     }

@@ -47,8 +47,7 @@ impl MastersStep {
             Self::Promote { id } => (*id, ConfChangeType::AddNode),
             Self::Remove { id } => (*id, ConfChangeType::RemoveNode),
         };
-        let mut change = ConfChange::default();
-        change.node_id = id;
+        let mut change = ConfChange { node_id: id, ..ConfChange::default() };
         change.set_change_type(kind);
         change
     }
@@ -99,7 +98,9 @@ impl Masters {
             MastersChange::Add { id, address } => {
                 Ok(Some(MastersStep::AddLearner { id: *id, address: address.clone() }))
             }
-            MastersChange::Remove { id } if *id == active => Err("the active master cannot be removed; let it step aside first"),
+            MastersChange::Remove { id } if *id == active => {
+                Err("the active master cannot be removed; let it step aside first")
+            }
             MastersChange::Remove { id } if !self.contains(*id) => Ok(None),
             MastersChange::Remove { id } => Ok(Some(MastersStep::Remove { id: *id })),
         }

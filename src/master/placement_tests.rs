@@ -76,7 +76,10 @@ fn standbys_of_one_owner_are_spread() {
     let placed = place(&nodes(10), &fresh(900), 0);
     for owner in 0..10 {
         let mut standbys = vec![0; 10];
-        placed.iter().filter(|it| it.owner == Some(owner)).for_each(|it| standbys[it.standby.expect("nine others")] += 1);
+        placed
+            .iter()
+            .filter(|it| it.owner == Some(owner))
+            .for_each(|it| standbys[it.standby.expect("nine others")] += 1);
         assert!(standbys.iter().all(|count| *count <= 20), "of {owner}: {standbys:?}");
     }
 }

@@ -52,7 +52,10 @@ fn a_lost_node_is_replaced_in_the_command_that_loses_it() {
     let before: BTreeMap<Task, _> = catalog.tasks().map(|(task, it)| (task.clone(), it.clone())).collect();
     let situation = Situation { lost: Some(&lost), ..Situation::default() };
     let moves = plan(&catalog, &standing_tasks(16), |_| 1, situation);
-    catalog.apply(Command { at_ms: 2, change: Change::NodeLost { node: lost.clone(), boot: 1, reason: "x".into(), moves } });
+    catalog.apply(Command {
+        at_ms: 2,
+        change: Change::NodeLost { node: lost.clone(), boot: 1, reason: "x".into(), moves },
+    });
     catalog.assert_sound();
     for (task, it) in catalog.tasks() {
         let before = &before[task];

@@ -118,7 +118,8 @@ impl Requests {
     }
 
     pub fn confirmed(&mut self, context: &[u8], index: u64) {
-        let number = context.strip_prefix(&self.origin[..]).and_then(|rest| rest.try_into().ok()).map(u64::from_le_bytes);
+        let number =
+            context.strip_prefix(&self.origin[..]).and_then(|rest| rest.try_into().ok()).map(u64::from_le_bytes);
         if let Some(read) = number.and_then(|number| self.reads.get_mut(&number)) {
             read.index = Some(index);
         }
@@ -174,4 +175,3 @@ impl Requests {
         effects.extend(change.map(|change| respond(change.token, Answer::Unknown)));
     }
 }
-

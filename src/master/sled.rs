@@ -47,8 +47,7 @@ fn key(number: u64) -> Vec<u8> {
 impl SledJournal {
     pub fn open(dir: &Path, partitions: u16, cache_bytes: usize) -> Result<Self, TierError> {
         let options = StoreOptions { tier: TIER, dir, partitions, cache_bytes, flush_every_ms: FLUSH_EVERY_MS };
-        let journal =
-            Self { store: SledStore::open(options)?, numbers: Mutex::new(Numbers { first: 0, next: 0 }) };
+        let journal = Self { store: SledStore::open(options)?, numbers: Mutex::new(Numbers { first: 0, next: 0 }) };
         let records = journal.read()?;
         let next = records.last().map_or(0, |(number, _)| number + 1);
         let first = records.iter().rev().find(|(_, record)| matches!(record, Record::Whole(_)));
@@ -86,8 +85,7 @@ impl SledJournal {
 impl Journal for SledJournal {
     fn load(&self) -> Result<Option<Stored>, TierError> {
         let first = lock(&self.numbers).first;
-        let records: Vec<(u64, Record)> =
-            self.read()?.into_iter().skip_while(|(number, _)| *number < first).collect();
+        let records: Vec<(u64, Record)> = self.read()?.into_iter().skip_while(|(number, _)| *number < first).collect();
         let has_gap = records.iter().zip(first..).any(|((number, _), expected)| *number != expected);
         let damaged = |reason: String| self.store.damaged("journal", CodecError::malformed("journal", reason));
         if has_gap {

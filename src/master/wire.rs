@@ -104,12 +104,9 @@ impl From<&Entry> for LogEntry {
 
 impl From<&LogEntry> for Entry {
     fn from(entry: &LogEntry) -> Self {
-        let mut raft_entry = Entry::default();
-        raft_entry.index = entry.index;
-        raft_entry.term = entry.term;
-        raft_entry.data = entry.data.clone();
-        raft_entry.context = entry.context.clone();
-        raft_entry.set_entry_type(match entry.kind {
+        let LogEntry { index, term, kind, data, context } = entry.clone();
+        let mut raft_entry = Self { index, term, data, context, ..Self::default() };
+        raft_entry.set_entry_type(match kind {
             EntryKind::Command => EntryType::EntryNormal,
             EntryKind::Masters => EntryType::EntryConfChange,
         });
@@ -152,8 +149,7 @@ impl From<&Snapshot> for LogSnapshot {
 
 impl From<&LogSnapshot> for Snapshot {
     fn from(snapshot: &LogSnapshot) -> Self {
-        let mut raft_snapshot = Snapshot::default();
-        raft_snapshot.data = snapshot.data.clone();
+        let mut raft_snapshot = Self { data: snapshot.data.clone(), ..Self::default() };
         let meta = raft_snapshot.mut_metadata();
         (meta.index, meta.term) = (snapshot.index, snapshot.term);
         meta.set_conf_state(snapshot.conf_state());

@@ -13,8 +13,6 @@
 //! Invariant: nothing is acknowledged, and no vote given, before it is durable; entries are applied in order, once, and only if
 //! they are committed and written here; a master is active only once it has applied everything from before its term.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message};
 use raft::{Config, RawNode, SnapshotStatus, StateRole};
@@ -29,16 +27,7 @@ use super::signals::{Effect, Input, Observation};
 use super::upkeep::{self, Snapshots};
 use super::vetting::{Refusal, vet};
 use super::wire::{self, HardState, LogEntry, LogSnapshot, MasterId};
-
-/// A write on its way to the disk, and what waits for it.
-#[derive(Debug)]
-struct Write {
-    number: u64,
-    /// raft-rs's number of what was written.
-    ready: Option<u64>,
-    restored: Option<LogSnapshot>,
-    held: Vec<Message>,
-}
+use super::writes::{Then, Writes};
 
 /// One master.
 pub struct Consensus {
@@ -47,11 +36,7 @@ pub struct Consensus {
     elections: Elections,
     requests: Requests,
     masters: Masters,
-    writes: VecDeque<Write>,
-    last_write: u64,
-    persisted: u64,
-    /// The last write with a new term or vote: until it is durable not even an active master may speak.
-    vote_write: u64,
+    writes: Writes,
     applied: u64,
     /// The term in which this master is active.
     active_term: Option<u64>,
@@ -102,10 +87,7 @@ impl Consensus {
             requests: Requests::new(stored.id, life, settings.requests, request_ms, change_ms),
             settings: settings.clone(),
             masters: Masters::default(),
-            writes: VecDeque::new(),
-            last_write: 0,
-            persisted: 0,
-            vote_write: 0,
+            writes: Writes::default(),
             applied: 0,
             active_term: None,
             active_is: (0, 0),
@@ -181,7 +163,7 @@ impl Consensus {
 
     fn tick(&mut self, now_ms: i64, effects: &mut Vec<Effect>) {
         for _ in 0..self.elections.due(now_ms) {
-            self.elections.tick(&mut self.node, &self.masters.voters, !self.writes.is_empty());
+            self.elections.tick(&mut self.node, &self.masters.voters, self.writes.len() > 0);
         }
         self.requests.expire(now_ms, effects);
         if self.is_leader() {
@@ -223,17 +205,21 @@ impl Consensus {
     }
 
     fn persisted(&mut self, number: u64, effects: &mut Vec<Effect>) {
-        self.persisted = self.persisted.max(number);
-        while self.writes.front().is_some_and(|write| write.number <= number) {
-            let Some(write) = self.writes.pop_front() else { break };
-            if let Some(ready) = write.ready {
-                self.node.on_persist_ready(ready);
-            }
-            if let Some(snapshot) = write.restored {
-                self.restore(snapshot, effects);
-            }
-            send(write.held, effects);
+        self.writes.durable(number);
+        while let Some(then) = self.writes.release() {
+            self.go_on(then, effects);
         }
+    }
+
+    /// What was written, is.
+    fn go_on(&mut self, then: Then, effects: &mut Vec<Effect>) {
+        if let Some(ready) = then.ready {
+            self.node.on_persist_ready(ready);
+        }
+        if let Some(snapshot) = then.restored {
+            self.restore(snapshot, effects);
+        }
+        send(then.held, effects);
     }
 
     fn propose(&mut self, now_ms: i64, token: Token, command: Bytes, effects: &mut Vec<Effect>) {
@@ -323,7 +309,8 @@ impl Consensus {
         let log = self.node.mut_store();
         log.compact(LogSnapshot { index, term, voters, learners, data }, keep_entries, keep_bytes);
         let record = Record::Whole(log.stored(id));
-        self.write(record, None, None, Vec::new(), effects);
+        let number = self.writes.begin(Then::default(), false);
+        effects.push(Effect::Persist { number, record });
     }
 
     // The drain.
@@ -346,26 +333,18 @@ impl Consensus {
             //    that matters where it needs no other vote.
             let mut held = ready.take_persisted_messages();
             let mut at_once = ready.take_messages();
-            if votes || self.vote_write > self.persisted {
+            if votes || self.writes.is_vote_open() {
                 held.append(&mut at_once);
             }
             send(at_once, effects);
-            let (number, entries) = (ready.number(), ready.take_committed_entries());
-            let reads = ready.take_read_states();
+            let then = Then { ready: Some(ready.number()), restored, held };
+            let (entries, reads) = (ready.take_committed_entries(), ready.take_read_states());
             self.node.advance_append_async(ready);
-            match record {
-                Some(record) => {
-                    self.write(record, Some(number), restored, held, effects);
-                    self.vote_write = if votes { self.last_write } else { self.vote_write };
-                }
-                None if self.writes.is_empty() => {
-                    self.node.on_persist_ready(number);
-                    send(held, effects);
-                }
-                // After those before it.
-                None => {
-                    self.writes.push_back(Write { number: self.last_write, ready: Some(number), restored: None, held })
-                }
+            if let Some(record) = record {
+                let number = self.writes.begin(then, votes);
+                effects.push(Effect::Persist { number, record });
+            } else if let Some(then) = self.writes.follow(then) {
+                self.go_on(then, effects);
             }
 
             // 3. Whoever was active and is not any more says so before anything of another's term is applied.
@@ -408,20 +387,6 @@ impl Consensus {
         (votes || !entries.is_empty()).then_some(Record::Step { hard, entries })
     }
 
-    fn write(
-        &mut self,
-        record: Record,
-        ready: Option<u64>,
-        restored: Option<LogSnapshot>,
-        held: Vec<Message>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.last_write += 1;
-        let number = self.last_write;
-        self.writes.push_back(Write { number, ready, restored, held });
-        effects.push(Effect::Persist { number, record });
-    }
-
     fn notice_role(&mut self, effects: &mut Vec<Effect>) {
         let raft = &self.node.raft;
         if let Some(term) = self.active_term.take_if(|term| raft.state != StateRole::Leader || raft.term != *term) {
@@ -429,7 +394,9 @@ impl Consensus {
             self.snapshots.clear();
             self.requests.stepped_down(effects);
         }
-        if self.active_is != (raft.leader_id, raft.term) {
+        // A master that needs no other vote is elected before its own is written: nobody may hear of it until then.
+        let is_hidden = raft.state == StateRole::Leader && self.writes.is_vote_open();
+        if self.active_is != (raft.leader_id, raft.term) && !is_hidden {
             self.active_is = (raft.leader_id, raft.term);
             effects.push(Effect::ActiveIs { active: self.known_active(), term: raft.term });
         }

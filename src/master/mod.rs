@@ -28,6 +28,7 @@ pub mod signals;
 pub mod upkeep;
 pub mod vetting;
 pub mod wire;
+pub mod writes;
 
 pub mod memory;
 pub mod sled;

@@ -15,6 +15,8 @@
 //! slave, query) do the work and never call each other's code; **tiers** (mq, kv, hot, cache) are the joints between
 //! them, each a trait with adapters. Here all roles run in one process, on embedded tiers; a role cannot tell.
 //!
+//! Beside the flow stands the **master**: several of them agree on who does what ([`master`]); no row passes through it.
+//!
 //! # Invariant: what always holds
 //!
 //! - **Honest.** An answer that says `exact` equals the truth as of the time that it names, whatever failed.
@@ -71,6 +73,8 @@ pub mod cache;
 pub mod query;
 
 // Around it.
+pub mod master;
+
 pub mod admin;
 pub mod cli;
 pub mod config;

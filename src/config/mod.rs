@@ -24,7 +24,7 @@ use crate::model::schema::TableConfig;
 use crate::model::units::{ByteSize, Millis};
 use crate::model::window::Calendar;
 use crate::net::handshake::{MOST_NAME_BYTES, is_name};
-use crate::{gate, net, query, slave};
+use crate::{gate, master, net, query, slave};
 use error::{Path as KeyPath, Step, path};
 use layers::Stretch;
 
@@ -43,6 +43,7 @@ pub struct Config {
     pub gate: gate::settings::Settings,
     pub slave: slave::settings::Settings,
     pub query: query::settings::Settings,
+    pub master: master::settings::Settings,
     #[serde(rename = "table")]
     pub tables: Vec<TableConfig>,
     #[serde(rename = "metric")]
@@ -239,6 +240,9 @@ fn check(config: &Config) -> Result<Catalog, Complaint> {
     }
     if let Some((key, reason)) = config.net.complaint() {
         return complain(["net", key], reason.into());
+    }
+    if let Err((key, reason)) = config.master.check() {
+        return complain(["master", key], reason.into());
     }
     check_tokens(&config.http)?;
     let calendar = Calendar::new(&cluster.timezone)

@@ -1,0 +1,39 @@
+//! master: keeps the cluster's catalog (nodes, who owns which task, modes, incidents) in a raft group; its active member decides.
+//!
+//! ```text
+//!   nodes' heartbeats ─▶ detector ─▶ placement ─▶ command ─▶ consensus ─▶ catalog ─▶ effects
+//!                                                            │  ▲            ╰─ on the active master only
+//!                                                            ▼  │
+//!                                        journal (sled, memory), the other masters
+//! ```
+//!
+//! Invariant: masters are never on the data path; with their majority lost everything goes on as it was last assigned (design §4).
+
+pub mod settings;
+
+pub mod catalog;
+pub mod command;
+pub mod detector;
+pub mod incidents;
+pub mod placement;
+pub mod plan;
+
+pub mod consensus;
+pub mod elections;
+pub mod journal;
+pub mod log;
+pub mod masters;
+pub mod requests;
+pub mod signals;
+pub mod upkeep;
+pub mod vetting;
+pub mod wire;
+pub mod writes;
+
+pub mod memory;
+pub mod sled;
+
+#[cfg(test)]
+mod consensus_tests;
+#[cfg(test)]
+mod group_world;

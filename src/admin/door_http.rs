@@ -3,12 +3,10 @@
 //! Invariant: a request passes only with a decision of `access`, and the key that its token is bound to travels with
 //! it; a stopping node takes no more rows.
 
-use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::HttpMessage;
+use actix_web::dev::ServiceRequest;
 use actix_web::http::StatusCode;
 use actix_web::http::header::AUTHORIZATION;
-use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, web};
 use tracing::warn;
 
 use super::access::{Access, Decision, KeySetting, Scope};
@@ -25,34 +23,33 @@ pub struct Door {
     pub readiness: Readiness,
 }
 
-/// For `actix_web::middleware::from_fn`; needs `web::Data<Door>`.
-pub async fn check(
-    door: web::Data<Door>,
-    request: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let needs = Scope::needed(request.method().as_str(), request.path());
-    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match door.access.decide(authorization, needs) {
-        Decision::Allowed(None) => {}
-        Decision::Allowed(Some(key)) => {
-            request.extensions_mut().insert(bound(key));
+impl Door {
+    /// Lets a request pass, or says why not.
+    pub fn check(&self, request: &ServiceRequest) -> Result<(), Problem> {
+        let needs = Scope::needed(request.method().as_str(), request.path());
+        let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        match self.access.decide(authorization, needs) {
+            Decision::Allowed(None) => {}
+            Decision::Allowed(Some(key)) => {
+                request.extensions_mut().insert(bound(key));
+            }
+            Decision::Unknown => {
+                let detail = "send `Authorization: Bearer TOKEN` with a token of this cluster";
+                return Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", "A token is needed", detail));
+            }
+            Decision::Forbidden { name, needs } => {
+                warn!(token = name, path = request.path(), needs = needs.name(), "a token lacks a scope");
+                let detail = format!("the token '{name}' lacks the scope '{}'", needs.name());
+                return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "The token does not allow this", detail));
+            }
         }
-        Decision::Unknown => {
-            let detail = "send `Authorization: Bearer TOKEN` with a token of this cluster";
-            return Err(refuse(StatusCode::UNAUTHORIZED, "unauthenticated", "A token is needed", detail.to_owned()));
+        if needs == Some(Scope::Ingest) && self.readiness.state() == NodeState::Stopping {
+            let detail = "the node is stopping; nothing of this request was counted, send it again";
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(Problem::new(status, "stopping", "The node takes no more rows", detail));
         }
-        Decision::Forbidden { name, needs } => {
-            warn!(token = name, path = request.path(), needs = needs.name(), "a token lacks a scope");
-            let detail = format!("the token '{name}' lacks the scope '{}'", needs.name());
-            return Err(refuse(StatusCode::FORBIDDEN, "forbidden", "The token does not allow this", detail));
-        }
+        Ok(())
     }
-    if needs == Some(Scope::Ingest) && door.readiness.state() == NodeState::Stopping {
-        let detail = "the node is stopping; nothing of this request was counted, send it again";
-        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The node takes no more rows", detail.into()));
-    }
-    next.call(request).await
 }
 
 fn bound(key: KeySetting) -> BoundKey {
@@ -60,8 +57,4 @@ fn bound(key: KeySetting) -> BoundKey {
         KeySetting::Int(value) => BoundKey(Key::int(value)),
         KeySetting::Text(value) => BoundKey(Key::text(&value)),
     }
-}
-
-fn refuse(status: StatusCode, code: &'static str, title: &'static str, detail: String) -> Error {
-    Problem::new(status, code, title, detail).into()
 }

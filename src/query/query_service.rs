@@ -180,7 +180,7 @@ impl QueryService {
     ) -> Result<Answer, QueryError> {
         let prepared = self.plans.prepare(request.sql)?;
         let now_us = started.now_ms.saturating_mul(1_000);
-        let mut bound = prepared.plan.bind(&context(&prepared, self.catalog(), now_us))?;
+        let mut bound = prepared.bind(&context(&prepared, self.catalog(), now_us))?;
         if let Some(key) = only {
             bound.scan.keep_only(key);
         }

@@ -58,3 +58,41 @@ fn bound(key: KeySetting) -> BoundKey {
         KeySetting::Text(value) => BoundKey(Key::text(&value)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+    use crate::admin::access::Token;
+
+    fn door() -> Door {
+        let token =
+            |secret: &str, scope, key| Token { name: secret.into(), secret: secret.into(), scopes: vec![scope], key };
+        let tokens = vec![token("shop", Scope::Query, Some(KeySetting::Int(42))), token("loader", Scope::Ingest, None)];
+        Door { access: Access::new(tokens), readiness: Readiness::default() }
+    }
+
+    fn request(path: &str, secret: &str) -> ServiceRequest {
+        TestRequest::post().uri(path).insert_header((AUTHORIZATION, format!("Bearer {secret}"))).to_srv_request()
+    }
+
+    #[test]
+    fn the_key_of_a_token_travels_with_the_request() {
+        let asked = request("/api/v1/query", "shop");
+        assert_eq!(door().check(&asked), Ok(()));
+        assert_eq!(asked.extensions().get::<BoundKey>(), Some(&BoundKey(Key::int(42))));
+    }
+
+    #[test]
+    fn who_may_not_come_in_is_told_why() {
+        let door = door();
+        let refused = |path, secret| door.check(&request(path, secret)).map_err(|problem| problem.code);
+        assert_eq!(refused("/api/v1/query", "nobody"), Err("unauthenticated"));
+        assert_eq!(refused("/api/v1/query", "loader"), Err("forbidden"));
+        assert_eq!(refused("/api/v1/ingest/orders", "loader"), Ok(()));
+        door.readiness.set_stopping();
+        assert_eq!(refused("/api/v1/ingest/orders", "loader"), Err("stopping"));
+        assert_eq!(refused("/api/v1/query", "shop"), Ok(()));
+    }
+}

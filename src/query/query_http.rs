@@ -68,7 +68,8 @@ pub struct QueryBody<'a> {
     pub max_missing: Option<u64>,
 }
 
-/// An answer in JSON, as `answer::json` writes it.
+/// An answer in JSON.
+// What `answer::json` writes.
 #[derive(Debug, ToSchema)]
 pub struct QueryAnswer {
     pub columns: Vec<ColumnDocument>,

@@ -85,6 +85,22 @@ async fn what_the_caller_demands_is_met_or_refused() {
 }
 
 #[actix_web::test]
+async fn the_same_text_means_another_time_once_time_has_passed() {
+    let world = World::started().await;
+    world.emit_all(1, &[row(1, 7, "app", 1, 1), row(9, 7, "app", 1, 1)]).await;
+    // It is 10:00: both hours, then the later one, then none.
+    for (moment, wait_hours, expected) in [("now()", 5, [2, 1, 0]), ("'2026-11-22T10:00'", 0, [2, 2, 2])] {
+        let within = format!("window_start > {moment} - interval '10 hours' and window_start <= {moment}");
+        let sql = format!("select orders from gmv_hour where merchant_id = 7 and {within}");
+        for rows in expected {
+            let answer = world.service.answer(request(&sql)).await.expect("an answer");
+            assert_eq!(answer.rows.num_rows(), rows, "{sql}");
+            world.clock.advance(wait_hours * 3_600_000);
+        }
+    }
+}
+
+#[actix_web::test]
 async fn a_wrong_value_is_told_with_its_place() {
     let world = World::started().await;
     let sql = "select orders from gmv_hour where window_start >= '2026-02-30'";

@@ -84,7 +84,8 @@ pub struct UnavailablePart {
     pub reason: String,
 }
 
-/// How good an answer is; `answer::json` and `answer::quality_header` write it.
+/// How good an answer is.
+// `answer` writes it: in bodies and in a header.
 #[derive(Debug, Clone, PartialEq, utoipa::ToSchema)]
 pub struct Quality {
     /// The answer is the metric over exactly the changes that the sources had up to `as_of`.
@@ -93,7 +94,7 @@ pub struct Quality {
     #[schema(rename = "as_of", value_type = Option<String>, example = "2026-11-22T10:03:04.120Z")]
     pub as_of_ms: Option<i64>,
     /// The newest, if they differ.
-    #[schema(rename = "as_of_newest", value_type = String, required = false)]
+    #[schema(rename = "as_of_newest", value_type = Option<String>)]
     pub as_of_newest_ms: Option<i64>,
     pub age_ms: Option<i64>,
     #[schema(value_type = Vec<String>, example = json!(["local", "cache"]))]

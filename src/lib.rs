@@ -45,6 +45,7 @@
 // The nouns, and what all floors stand on.
 pub mod backoff;
 pub mod clock;
+pub mod eviction;
 pub mod guardian;
 pub mod locks;
 pub mod metrics;

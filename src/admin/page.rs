@@ -4,7 +4,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::view::{ClusterView, TaskKind, TaskView, mode_name};
+use super::view::{ClusterView, TaskKind, TaskView};
 use crate::model::mode::Mode;
 
 const STYLE: &str = "
@@ -91,7 +91,7 @@ fn tiers(view: &ClusterView) -> Markup {
                 tr {
                     td { (tier.tier) }
                     td { (tier.kind) }
-                    td.good[tier.mode == Mode::Normal].bad[tier.mode != Mode::Normal] { (mode_name(tier.mode)) }
+                    td.good[tier.mode == Mode::Normal].bad[tier.mode != Mode::Normal] { (tier.mode.as_str()) }
                     td.quiet { (tier.since) }
                     td.number {
                         @if let Some(used) = tier.used_bytes { (mebibytes(used)) }

@@ -156,15 +156,6 @@ impl TaskState {
     }
 }
 
-/// A tier's mode in one word.
-pub fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Normal => "normal",
-        Mode::Degraded => "degraded",
-        Mode::Recovering => "recovering",
-    }
-}
-
 impl NodeState {
     pub fn name(self) -> &'static str {
         match self {
@@ -184,7 +175,7 @@ impl ClusterView {
         }
         for tier in self.tiers.iter().filter(|tier| tier.mode != Mode::Normal) {
             let reason = tier.reason.as_deref().unwrap_or("no reason given");
-            complaints.push(format!("{} is {}: {reason}", tier.tier, mode_name(tier.mode)));
+            complaints.push(format!("{} is {}: {reason}", tier.tier, tier.mode.as_str()));
         }
         for ((kind, state), count) in self.task_counts() {
             if state != TaskState::Running {

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::future::ready;
 use serde::Serialize;
 
-use super::eviction::{SecondChance, SlotId};
+use crate::eviction::{SecondChance, SlotId};
 use crate::locks::{read, write};
 use crate::model::block::{BlockKey, Day, MetricTableId, StoredBlock};
 use crate::model::id::{Key, PartitionId, Tip};
@@ -257,7 +257,7 @@ impl Partition {
     }
 
     fn evict_one(&mut self) -> bool {
-        let Some(Held { key, block }) = self.values.evict() else {
+        let Some((_, Held { key, block })) = self.values.evict() else {
             return false;
         };
         self.block_bytes -= key.key.as_bytes().len() + block.rows.len() + BLOCK_OVERHEAD;

@@ -3,5 +3,4 @@
 //! Invariant: a `Sink` that may forget blocks, never silently: a read that a forgotten block could have answered is
 //! `incomplete`.
 
-pub mod eviction;
 pub mod memory;

@@ -11,7 +11,7 @@ use super::client::{Client, Server};
 use super::failure::{Exit, Failure};
 use super::table::{Align, render};
 use super::{Outcome, output};
-use crate::admin::view::{ClusterView, NodeView, TaskKind, TaskView, TierView, mode_name};
+use crate::admin::view::{ClusterView, NodeView, TaskKind, TaskView, TierView};
 
 /// Show nodes, tiers and partitions; exit code 10 if something is not as it should be.
 #[derive(Debug, Args)]
@@ -104,7 +104,7 @@ fn nodes(view: &ClusterView) -> String {
 fn tiers(view: &ClusterView) -> String {
     let bytes = |bytes: Option<u64>| bytes.map(output::size).unwrap_or_default();
     let row = |tier: &TierView| {
-        let mode = mode_name(tier.mode).to_owned();
+        let mode = tier.mode.as_str().to_owned();
         vec![tier.tier.clone(), tier.kind.clone(), mode, bytes(tier.used_bytes), bytes(tier.limit_bytes)]
     };
     let rows: Vec<_> = view.tiers.iter().map(row).collect();

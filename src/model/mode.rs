@@ -14,6 +14,16 @@ pub enum Mode {
     Recovering,
 }
 
+impl Mode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Degraded => "degraded",
+            Self::Recovering => "recovering",
+        }
+    }
+}
+
 /// The mode of every tier.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Modes {

@@ -3,17 +3,18 @@
 //! Invariant: connections, waits and requests are bounded; no page asks another host for anything.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServiceResponse};
+use actix_web::dev::{Server, Service, ServiceResponse};
 use actix_web::http::{StatusCode, header};
-use actix_web::middleware::{DefaultHeaders, ErrorHandlerResponse, ErrorHandlers, from_fn};
+use actix_web::middleware::DefaultHeaders;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
 use crate::admin::admin_http::{self, AdminState};
-use crate::admin::door_http::{self, Door};
+use crate::admin::door_http::Door;
 use crate::config::HttpSettings;
 use crate::gate::gate_http::{self, IngestState};
 use crate::problem::Problem;
@@ -43,7 +44,7 @@ struct Documentation;
 /// What the routes of all roles work with.
 #[derive(Clone)]
 pub struct HttpParts {
-    pub door: web::Data<Door>,
+    pub door: Arc<Door>,
     pub admin: web::Data<AdminState>,
     pub ingest: web::Data<IngestState>,
     pub query: web::Data<QueryService>,
@@ -57,14 +58,16 @@ const PAGE_POLICY: &str =
 pub fn serve(listener: TcpListener, settings: &HttpSettings, parts: HttpParts) -> std::io::Result<Server> {
     let document = web::Data::new(Documentation::openapi());
     let app = move || {
+        let door = parts.door.clone();
         App::new()
-            .app_data(parts.door.clone())
             .app_data(parts.admin.clone())
             .app_data(parts.ingest.clone())
             .app_data(parts.query.clone())
             .app_data(document.clone())
-            .wrap(ErrorHandlers::new().handler(StatusCode::METHOD_NOT_ALLOWED, wrong_method))
-            .wrap(from_fn(door_http::check))
+            .wrap_fn(move |request, routes| {
+                let passed = door.check(&request).map(|()| routes.call(request));
+                async move { Ok(explained(passed?.await?)) }
+            })
             .configure(query_http::routes)
             .configure(gate_http::routes)
             .configure(admin_http::routes)
@@ -104,7 +107,10 @@ async fn nowhere(request: HttpRequest) -> Result<HttpResponse, Problem> {
 }
 
 /// The router refuses a method without a word; every error here is a problem.
-fn wrong_method<B>(response: ServiceResponse<B>) -> actix_web::Result<ErrorHandlerResponse<B>> {
+fn explained(response: ServiceResponse) -> ServiceResponse {
+    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+        return response;
+    }
     let (request, refusal) = response.into_parts();
     let detail = format!("{} cannot be asked with {}", request.path(), request.method());
     let problem = Problem::new(refusal.status(), "method-not-allowed", "Method not allowed", detail);
@@ -112,5 +118,5 @@ fn wrong_method<B>(response: ServiceResponse<B>) -> actix_web::Result<ErrorHandl
     if let Some(allowed) = refusal.headers().get(header::ALLOW) {
         explained.headers_mut().insert(header::ALLOW, allowed.clone());
     }
-    Ok(ErrorHandlerResponse::Response(ServiceResponse::new(request, explained).map_into_right_body()))
+    ServiceResponse::new(request, explained)
 }

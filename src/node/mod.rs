@@ -122,7 +122,7 @@ impl Node {
         let ingest =
             IngestState::new(catalog, config.cluster.partitions, gates, Arc::new(config.gate.clone()), metrics.clone());
         let parts = HttpParts {
-            door: Data::new(Door { access, readiness: readiness.clone() }),
+            door: Arc::new(Door { access, readiness: readiness.clone() }),
             admin: Data::new(AdminState { readiness: readiness.clone(), metrics, view }),
             ingest: Data::new(ingest),
             query: Data::new(query),

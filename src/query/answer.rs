@@ -8,10 +8,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
+use serde::Serialize;
 
-use super::text::{Column, write_day, write_decimal, write_double, write_int, write_timestamp};
+use super::text::{Column, write_day, write_decimal, write_double, write_int, write_timestamp, write_timestamp_ms};
 use super::verdict::Quality;
 use crate::model::expr::type_name;
+use crate::model::mode::Modes;
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +64,10 @@ pub fn json(rows: &RecordBatch, quality: &Quality, took_us: u128) -> Vec<u8> {
         out.push(b']');
     }
     out.extend_from_slice(b"],\"quality\":");
-    serde_json::to_writer(&mut out, quality).expect("plain data always serializes to memory");
-    write!(out, ",\"took_us\":{took_us}}}").expect("writing to memory does not fail");
+    write_quality(&mut out, quality);
+    out.extend_from_slice(b",\"took_us\":");
+    write_int(&mut out, took_us);
+    out.push(b'}');
     out
 }
 
@@ -71,9 +75,85 @@ fn write_columns(out: &mut Vec<u8>, schema: &Schema) {
     for (index, field) in schema.fields().iter().enumerate() {
         out.extend_from_slice(if index == 0 { b"[{\"name\":" } else { b",{\"name\":" });
         write_json_text(out, field.name());
-        write!(out, ",\"type\":\"{}\"}}", type_name(field.data_type())).expect("writing to memory does not fail");
+        out.extend_from_slice(b",\"type\":\"");
+        out.extend_from_slice(type_name(field.data_type()).as_bytes());
+        out.extend_from_slice(b"\"}");
     }
     out.push(b']');
+}
+
+/// By hand, for every answer has it: names and most values need no escaping.
+fn write_quality(out: &mut Vec<u8>, quality: &Quality) {
+    out.extend_from_slice(b"{\"exact\":");
+    write_bool(out, quality.exact);
+    out.extend_from_slice(b",\"as_of\":");
+    write_or_null(out, quality.as_of_ms, write_moment);
+    if let Some(newest_ms) = quality.as_of_newest_ms {
+        out.extend_from_slice(b",\"as_of_newest\":");
+        write_moment(out, newest_ms);
+    }
+    out.extend_from_slice(b",\"age_ms\":");
+    write_or_null(out, quality.age_ms, write_int);
+    out.extend_from_slice(b",\"served_by\":[");
+    for (index, served_by) in quality.served_by.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
+        out.extend_from_slice(served_by.as_str().as_bytes());
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"],\"missing_changes\":");
+    write_int(out, quality.missing_changes);
+    out.extend_from_slice(b",\"missing\":");
+    write_document(out, &quality.missing);
+    write_more(out, b",\"missing_more\":", quality.missing_more);
+    out.extend_from_slice(b",\"unavailable\":");
+    write_document(out, &quality.unavailable);
+    write_more(out, b",\"unavailable_more\":", quality.unavailable_more);
+    write_modes(out, quality.modes);
+    out.push(b'}');
+}
+
+fn write_or_null<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+    match value {
+        Some(value) => write(out, value),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn write_moment(out: &mut Vec<u8>, millis: i64) {
+    out.push(b'"');
+    write_timestamp_ms(out, millis);
+    out.push(b'"');
+}
+
+/// What is not listed, if there is any.
+fn write_more(out: &mut Vec<u8>, name: &[u8], count: u64) {
+    if count > 0 {
+        out.extend_from_slice(name);
+        write_int(out, count);
+    }
+}
+
+fn write_modes(out: &mut Vec<u8>, modes: Modes) {
+    let Modes { mq, kv, hot, cache, cold } = modes;
+    for (name, mode) in [
+        (b",\"modes\":{\"mq\":\"".as_slice(), mq),
+        (b"\",\"kv\":\"", kv),
+        (b"\",\"hot\":\"", hot),
+        (b"\",\"cache\":\"", cache),
+        (b"\",\"cold\":\"", cold),
+    ] {
+        out.extend_from_slice(name);
+        out.extend_from_slice(mode.as_str().as_bytes());
+    }
+    out.extend_from_slice(b"\"}");
+}
+
+fn write_document(out: &mut Vec<u8>, document: &impl Serialize) {
+    serde_json::to_writer(out, document).expect("plain data always serializes to memory");
+}
+
+fn write_bool(out: &mut Vec<u8>, value: bool) {
+    out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
 fn write_json_value(out: &mut Vec<u8>, column: &Column<'_>, row: usize) {
@@ -83,7 +163,7 @@ fn write_json_value(out: &mut Vec<u8>, column: &Column<'_>, row: usize) {
     match column {
         Column::Int(array) => write_int(out, array.value(row)),
         Column::Double(array) => write_double(out, array.value(row)),
-        Column::Bool(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
+        Column::Bool(array) => write_bool(out, array.value(row)),
         Column::Text(array) => write_json_text(out, array.value(row)),
         Column::Decimal(..) | Column::Timestamp(_) | Column::Date(_) => {
             out.push(b'"');
@@ -100,7 +180,7 @@ fn write_json_text(out: &mut Vec<u8>, text: &str) {
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
     } else {
-        serde_json::to_writer(out, text).expect("a text always serializes to memory");
+        write_document(out, &text);
     }
 }
 
@@ -111,7 +191,7 @@ fn write_plain(out: &mut Vec<u8>, column: &Column<'_>, row: usize) {
         Column::Decimal(array, scale) => write_decimal(out, array.value(row), *scale),
         Column::Double(array) => write!(out, "{}", array.value(row)).expect("writing to memory does not fail"),
         Column::Text(array) => out.extend_from_slice(array.value(row).as_bytes()),
-        Column::Bool(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
+        Column::Bool(array) => write_bool(out, array.value(row)),
         Column::Timestamp(array) => write_timestamp(out, array.value(row)),
         Column::Date(array) => write_day(out, i64::from(array.value(row))),
         Column::Null => {}
@@ -175,7 +255,9 @@ pub fn quality_header(quality: &Quality) -> String {
     for listed in [16, 4, 1, 0] {
         quality.missing_more += cut(&mut quality.missing, listed);
         quality.unavailable_more += cut(&mut quality.unavailable, listed);
-        let text = ascii(&serde_json::to_string(&quality).expect("plain data always serializes"));
+        let mut text = Vec::new();
+        write_quality(&mut text, &quality);
+        let text = ascii(std::str::from_utf8(&text).expect("JSON is UTF-8"));
         if text.len() <= HEADER_LIMIT || listed == 0 {
             return text;
         }

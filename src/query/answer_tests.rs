@@ -10,8 +10,8 @@ use arrow::ipc::reader::StreamReader;
 use serde_json::{Value, json as value};
 
 use super::*;
-use crate::model::mode::Modes;
-use crate::query::verdict::{Asked, UnavailablePart};
+use crate::model::mode::Mode;
+use crate::query::verdict::{Asked, MissingChanges, ServedBy, UnavailablePart};
 
 fn sample() -> RecordBatch {
     let decimals = Decimal128Array::from(vec![Some(123_450), None]).with_precision_and_scale(38, 2);
@@ -52,6 +52,36 @@ fn json_has_names_types_rows_and_quality() {
     assert_eq!(found["quality"]["as_of"], "1970-01-01T00:00:01.000Z");
     let modes = value!({"mq": "normal", "kv": "normal", "hot": "normal", "cache": "normal", "cold": "normal"});
     assert_eq!(found["quality"]["modes"], modes);
+}
+
+#[test]
+fn the_quality_says_all_that_is_known() {
+    let mut known = quality();
+    (known.exact, known.as_of_newest_ms, known.age_ms) = (false, Some(1_500), Some(4_200));
+    known.served_by = vec![ServedBy::Local, ServedBy::Hot];
+    known.missing_changes = 132;
+    let (from, to) = (Some("2026-11-22T10:00:00.000Z".into()), None);
+    let reason = "\"shed\"".to_owned();
+    known.missing = vec![MissingChanges { table: "orders".into(), partition: 7, from, to, changes: Some(132), reason }];
+    known.unavailable = vec![UnavailablePart { what: "gmv_day, partition 7".into(), reason: "bypass".into() }];
+    (known.missing_more, known.unavailable_more) = (3, 4);
+    (known.modes.kv, known.modes.cold) = (Mode::Recovering, Mode::Degraded);
+    let expected = value!({
+        "exact": false, "as_of": "1970-01-01T00:00:01.000Z", "as_of_newest": "1970-01-01T00:00:01.500Z",
+        "age_ms": 4_200, "served_by": ["local", "hot"], "missing_changes": 132,
+        "missing": [{"table": "orders", "partition": 7, "from": "2026-11-22T10:00:00.000Z", "to": null,
+                     "changes": 132, "reason": "\"shed\""}],
+        "missing_more": 3,
+        "unavailable": [{"what": "gmv_day, partition 7", "reason": "bypass"}],
+        "unavailable_more": 4,
+        "modes": {"mq": "normal", "kv": "recovering", "hot": "normal", "cache": "normal", "cold": "degraded"},
+    });
+    let found: Value = serde_json::from_str(&quality_header(&known)).expect("JSON");
+    assert_eq!(found, expected);
+    (known.as_of_ms, known.as_of_newest_ms, known.age_ms) = (None, None, None);
+    let found: Value = serde_json::from_slice(&json(&sample(), &known, 1)).expect("JSON");
+    assert_eq!((&found["quality"]["as_of"], &found["quality"]["age_ms"]), (&Value::Null, &Value::Null));
+    assert!(found["quality"].get("as_of_newest").is_none());
 }
 
 #[test]

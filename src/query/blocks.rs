@@ -9,9 +9,8 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use hashbrown::DefaultHashBuilder;
-use moka::sync::Cache;
 
+use super::memo::Memo;
 use super::settings::Settings;
 use crate::model::block::{BlockKey, Day, MetricTableId, StoredBlock};
 use crate::model::codec::CodecError;
@@ -26,12 +25,14 @@ pub enum Origin {
     Hot,
 }
 
-#[derive(Debug, Clone)]
-struct Decoded {
+/// A block with the bytes that it was decoded from.
+#[derive(Debug)]
+pub struct Decoded {
     version: Tip,
     bytes: Bytes,
-    rows: RecordBatch,
-    size: u32,
+    pub rows: RecordBatch,
+    /// Of the rows in memory.
+    size: usize,
 }
 
 /// What was read together.
@@ -48,33 +49,27 @@ pub struct ReadKey {
 pub struct RecentRead {
     pub read_at_ms: i64,
     pub record: Arc<Record>,
-    pub blocks: Vec<RecordBatch>,
+    pub blocks: Vec<Arc<Decoded>>,
     /// Bytes of the blocks as they were stored.
     pub stored_bytes: usize,
 }
 
-/// Local memory of blocks; clones share it.
-#[derive(Debug, Clone)]
+/// Local memory of blocks.
+#[derive(Debug)]
 pub struct Blocks {
-    decoded: Cache<(Origin, BlockKey), Decoded, DefaultHashBuilder>,
-    recent: Cache<ReadKey, Arc<RecentRead>, DefaultHashBuilder>,
+    decoded: Memo<(Origin, BlockKey), Arc<Decoded>>,
+    recent: Memo<ReadKey, Arc<RecentRead>>,
 }
 
 /// What an entry takes beside its rows, roughly.
 const ENTRY_BYTES: usize = 512;
+/// What a key takes, roughly.
+const KEY_BYTES: usize = 64;
 
 impl Blocks {
     pub fn new(settings: &Settings) -> Self {
-        let half = settings.block_memory.0 / 2;
-        let decoded = Cache::builder().max_capacity(half).weigher(|_: &(Origin, BlockKey), block: &Decoded| block.size);
-        let recent = Cache::builder().max_capacity(half).weigher(|key: &ReadKey, read: &Arc<RecentRead>| {
-            let keys = key.keys.as_ref().map_or(0, |keys| keys.len() * 64);
-            clamped(keys + ENTRY_BYTES + read.blocks.iter().map(size).sum::<usize>())
-        });
-        Self {
-            decoded: decoded.build_with_hasher(DefaultHashBuilder::default()),
-            recent: recent.build_with_hasher(DefaultHashBuilder::default()),
-        }
+        let half = settings.block_memory.bytes() / 2;
+        Self { decoded: Memo::new(half), recent: Memo::new(half) }
     }
 
     /// The rows of a stored block; decoded only if its bytes are not those decoded last.
@@ -84,19 +79,19 @@ impl Blocks {
         key: &BlockKey,
         block: &StoredBlock,
         schema: &SchemaRef,
-    ) -> Result<RecordBatch, CodecError> {
+    ) -> Result<Arc<Decoded>, CodecError> {
         let place = (origin, key.clone());
         if let Some(known) = self.decoded.get(&place)
             && known.version == block.version
             && same(&known.bytes, &block.rows)
         {
-            return Ok(known.rows);
+            return Ok(known);
         }
         let rows = decode_rows(schema, &block.rows)?;
-        let size = clamped(size(&rows) + block.rows.len() + ENTRY_BYTES);
-        let decoded = Decoded { version: block.version, bytes: block.rows.clone(), rows: rows.clone(), size };
-        self.decoded.insert(place, decoded);
-        Ok(rows)
+        let size = size(&rows);
+        let decoded = Arc::new(Decoded { version: block.version, bytes: block.rows.clone(), rows, size });
+        self.decoded.insert(place, decoded.clone(), size + block.rows.len() + ENTRY_BYTES);
+        Ok(decoded)
     }
 
     /// A read of the same not before `not_before_ms`.
@@ -105,7 +100,9 @@ impl Blocks {
     }
 
     pub fn remember(&self, key: ReadKey, read: Arc<RecentRead>) {
-        self.recent.insert(key, read);
+        let keys = key.keys.as_ref().map_or(0, Vec::len) * KEY_BYTES;
+        let rows: usize = read.blocks.iter().map(|block| block.size).sum();
+        self.recent.insert(key, read, ENTRY_BYTES + keys + rows);
     }
 }
 
@@ -117,8 +114,4 @@ fn same(one: &Bytes, two: &Bytes) -> bool {
 fn size(rows: &RecordBatch) -> usize {
     let column = |column: &Arc<dyn Array>| column.to_data().get_slice_memory_size().unwrap_or(0);
     rows.columns().iter().map(column).sum()
-}
-
-fn clamped(size: usize) -> u32 {
-    u32::try_from(size).unwrap_or(u32::MAX)
 }

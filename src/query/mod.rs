@@ -16,6 +16,7 @@ pub mod blocks;
 pub mod codes;
 pub mod engine;
 pub mod groups;
+pub mod memo;
 pub mod near;
 pub mod order;
 pub mod outputs;

@@ -82,6 +82,11 @@ pub struct Bound {
 }
 
 impl Plan {
+    /// Does what `bind` gives change as time goes by?
+    pub fn binds_now(&self) -> bool {
+        self.restriction.constants().chain(&self.limit).chain(&self.offset).any(Expr::depends_on_now)
+    }
+
     /// Evaluates everything that does not depend on rows.
     pub fn bind(&self, context: &Context<'_>) -> Result<Bound, QueryError> {
         let offset = count(self.offset.as_ref(), "offset", context)?.unwrap_or(0);

@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
-use hashbrown::DefaultHashBuilder;
-use moka::sync::Cache;
 
 use super::QueryError;
+use super::memo::Memo;
 use super::parse::parse;
-use super::plan::Plan;
+use super::plan::{Bound, Plan};
 use super::planner::plan;
 use super::settings::Settings;
 use super::shape::{Shape, TextLimits};
 use crate::model::catalog::Catalog;
+use crate::model::expr::Context;
+use crate::model::window::Calendar;
 
 /// A plan with the values of one text.
 #[derive(Debug)]
@@ -24,6 +25,25 @@ pub struct Prepared {
     pub plan: Arc<Plan>,
     /// Values of the plan's parameters, each an array of length 1.
     pub params: Vec<ArrayRef>,
+    /// The plan's constants, where they are the same at all times.
+    bound: Option<Bound>,
+}
+
+impl Prepared {
+    fn new(plan: Arc<Plan>, params: Vec<ArrayRef>, calendar: &Calendar) -> Self {
+        let context = Context { params: &params, now_us: 0, calendar };
+        // What cannot be bound is an error of each query, at its time.
+        let bound = if plan.binds_now() { None } else { plan.bind(&context).ok() };
+        Self { plan, params, bound }
+    }
+
+    /// Everything that does not depend on rows.
+    pub fn bind(&self, context: &Context<'_>) -> Result<Bound, QueryError> {
+        match &self.bound {
+            Some(bound) => Ok(bound.clone()),
+            None => self.plan.bind(context),
+        }
+    }
 }
 
 /// The plans of one catalog.
@@ -31,35 +51,26 @@ pub struct Plans {
     catalog: Arc<Catalog>,
     limits: TextLimits,
     sql_limit: usize,
-    texts: Cache<Arc<str>, Arc<Prepared>, DefaultHashBuilder>,
-    shapes: Cache<String, Arc<Plan>, DefaultHashBuilder>,
+    texts: Memo<Arc<str>, Arc<Prepared>>,
+    shapes: Memo<String, Arc<Plan>>,
 }
 
 /// What a plan takes beside its text, roughly: trees, schemas, names.
-const PLAN_BYTES: u32 = 8 << 10;
-/// What a text's parameters and entry take, roughly.
-const TEXT_BYTES: u32 = 1 << 10;
+const PLAN_BYTES: usize = 8 << 10;
+/// What a text's entry takes beside the text, roughly.
+const TEXT_BYTES: usize = 1 << 10;
+/// What a literal takes as a value, roughly: an array, and perhaps a key.
+const VALUE_BYTES: usize = 256;
 
-fn weight(text: &str, more: u32) -> u32 {
-    u32::try_from(text.len()).unwrap_or(u32::MAX).saturating_mul(4).saturating_add(more)
+fn text_bytes(text: &str) -> usize {
+    text.len() * 4 + TEXT_BYTES
 }
 
 impl Plans {
     pub fn new(catalog: Arc<Catalog>, settings: &Settings) -> Self {
-        let half = settings.plan_memory.0 / 2;
-        let texts = Cache::builder().max_capacity(half).weigher(|text: &Arc<str>, prepared: &Arc<Prepared>| {
-            // A plan made for this text alone is kept alive by this entry.
-            weight(text, TEXT_BYTES + if prepared.params.is_empty() { PLAN_BYTES } else { 0 })
-        });
-        let shapes =
-            Cache::builder().max_capacity(half).weigher(|shape: &String, _: &Arc<Plan>| weight(shape, PLAN_BYTES));
-        Self {
-            catalog,
-            limits: settings.into(),
-            sql_limit: settings.sql_limit.bytes(),
-            texts: texts.build_with_hasher(DefaultHashBuilder::default()),
-            shapes: shapes.build_with_hasher(DefaultHashBuilder::default()),
-        }
+        let half = settings.plan_memory.bytes() / 2;
+        let (texts, shapes) = (Memo::new(half), Memo::new(half));
+        Self { catalog, limits: settings.into(), sql_limit: settings.sql_limit.bytes(), texts, shapes }
     }
 
     /// The plan of a text, made only if neither text nor shape is known.
@@ -71,26 +82,29 @@ impl Plans {
             return Ok(known);
         }
         let shape = Shape::of(text, self.limits)?;
-        let prepared = match self.shapes.get(&shape.shape) {
-            Some(plan) => Prepared { plan, params: shape.literals },
-            None => self.prepare_shape(text, shape)?,
+        let (plan, params) = match self.shapes.get(shape.shape.as_str()) {
+            Some(plan) => (plan, shape.literals),
+            None => self.plan_shape(text, shape)?,
         };
-        let prepared = Arc::new(prepared);
-        self.texts.insert(text.into(), prepared.clone());
+        // A plan made for this text alone is kept alive by its entry.
+        let more_bytes = if params.is_empty() { PLAN_BYTES } else { params.len() * VALUE_BYTES };
+        let prepared = Arc::new(Prepared::new(plan, params, self.catalog.calendar()));
+        self.texts.insert(text.into(), prepared.clone(), text_bytes(text) + more_bytes);
         Ok(prepared)
     }
 
-    fn prepare_shape(&self, text: &str, shape: Shape) -> Result<Prepared, QueryError> {
+    fn plan_shape(&self, text: &str, shape: Shape) -> Result<(Arc<Plan>, Vec<ArrayRef>), QueryError> {
         let types = shape.literals.iter().map(|literal| literal.data_type().clone()).collect();
         let general = parse(text, shape.lifted(), self.limits.nesting).map_err(QueryError::from);
         if let Ok(plan) = general.and_then(|query| self.plan(text, query, types)) {
             let plan = Arc::new(plan);
-            self.shapes.insert(shape.shape, plan.clone());
-            return Ok(Prepared { plan, params: shape.literals });
+            let bytes = text_bytes(&shape.shape) + PLAN_BYTES;
+            self.shapes.insert(shape.shape, plan.clone(), bytes);
+            return Ok((plan, shape.literals));
         }
         // Errors name values, and some places need one: the text as it stands decides.
         let query = parse(text, shape.tokens, self.limits.nesting)?;
-        Ok(Prepared { plan: Arc::new(self.plan(text, query, Vec::new())?), params: Vec::new() })
+        Ok((Arc::new(self.plan(text, query, Vec::new())?), Vec::new()))
     }
 
     /// What is wrong with a value in a text, with its place if the compiler can tell; else `error` itself.

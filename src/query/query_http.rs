@@ -2,10 +2,14 @@
 //!
 //! Invariant: every refusal is a problem document with a stable code; a request's body is bounded before it is read.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use actix_web::http::{StatusCode, header};
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use xxhash_rust::xxh3::xxh3_64;
@@ -14,6 +18,7 @@ use super::QueryError;
 use super::admission::ClientId;
 use super::answer::{Form, arrow_stream, csv, json, quality_header};
 use super::query_service::{Answer, QueryService, Request, Timing};
+use super::text::{write_digits, write_int};
 use super::verdict::{Demand, Quality};
 use crate::model::catalog::Catalog;
 use crate::model::expr::type_name;
@@ -24,7 +29,8 @@ use crate::net::caller::BoundKey;
 use crate::problem::{Problem, ProblemDocument};
 
 /// Carries the quality of answers that are not JSON.
-pub const QUALITY_HEADER: &str = "Holdfast-Quality";
+const QUALITY_HEADER: HeaderName = HeaderName::from_static("holdfast-quality");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Answers with more rows are written beside the HTTP workers.
 const LARGE_ANSWER_ROWS: usize = 5_000;
@@ -48,10 +54,11 @@ pub enum Require {
 /// A query.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct QueryBody {
+pub struct QueryBody<'a> {
     /// One select over one metric table.
-    #[schema(example = "select channel, sum(gmv) as gmv from gmv_hour where merchant_id = 42 group by channel")]
-    pub sql: String,
+    #[serde(borrow)]
+    #[schema(value_type = String, example = "select channel, sum(gmv) as gmv from gmv_hour where merchant_id = 42 group by channel")]
+    pub sql: Cow<'a, str>,
     /// `exact`: an answer that is not exact is an error.
     #[serde(default)]
     pub require: Require,
@@ -62,7 +69,8 @@ pub struct QueryBody {
 }
 
 /// An answer in JSON.
-#[derive(Debug, Serialize, ToSchema)]
+// What `answer::json` writes.
+#[derive(Debug, ToSchema)]
 pub struct QueryAnswer {
     pub columns: Vec<ColumnDocument>,
     /// Ints, doubles and bools as such; decimals, dates and timestamps (RFC 3339, UTC) as strings.
@@ -130,39 +138,47 @@ pub async fn query(
 }
 
 /// `Server-Timing`, and the quality for forms that have no place for it.
-type Headers = (String, Option<String>);
+type Headers = (HeaderValue, Option<HeaderValue>);
 
 fn respond(form: Form, answer: &Answer) -> Result<(Vec<u8>, Headers), Problem> {
-    let timing = server_timing(answer.timing);
+    let timing = written(server_timing(answer.timing))?;
     Ok(match form {
         Form::Json => (json(&answer.rows, &answer.quality, answer.timing.total().as_micros()), (timing, None)),
-        Form::Csv => (csv(&answer.rows), (timing, Some(quality_header(&answer.quality)))),
+        Form::Csv => (csv(&answer.rows), (timing, Some(written(quality_header(&answer.quality).into())?))),
         Form::Arrow => {
             let body = arrow_stream(&answer.rows).map_err(|error| internal(error.to_string()))?;
-            (body, (timing, Some(quality_header(&answer.quality))))
+            (body, (timing, Some(written(quality_header(&answer.quality).into())?)))
         }
     })
 }
 
+fn written(value: Vec<u8>) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|error| internal(error.to_string()))
+}
+
 fn finish(form: Form, body: Vec<u8>, (timing, quality): Headers) -> HttpResponse {
-    let mut response = HttpResponse::Ok();
-    response.insert_header((header::CONTENT_TYPE, form.media_type()));
-    response.insert_header(("Server-Timing", timing));
+    let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
+    headers.insert(SERVER_TIMING, timing);
     if let Some(quality) = quality {
-        response.insert_header((QUALITY_HEADER, quality));
+        headers.insert(QUALITY_HEADER, quality);
     }
-    response.body(body)
+    response
 }
 
 /// Durations in milliseconds: <https://www.w3.org/TR/server-timing/>.
-fn server_timing(timing: Timing) -> String {
-    let millis = |part: std::time::Duration| part.as_secs_f64() * 1e3;
-    format!(
-        "plan;dur={:.3}, read;dur={:.3}, run;dur={:.3}",
-        millis(timing.plan),
-        millis(timing.read),
-        millis(timing.run)
-    )
+fn server_timing(timing: Timing) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    for (name, part) in [("plan", timing.plan), (", read", timing.read), (", run", timing.run)] {
+        let micros = part.as_micros();
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b";dur=");
+        write_int(&mut out, micros / 1_000);
+        out.push(b'.');
+        write_digits(&mut out, (micros % 1_000) as u32);
+    }
+    out
 }
 
 fn accepted_form(request: &HttpRequest) -> Result<Form, Problem> {

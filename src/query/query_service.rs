@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt};
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::timeout;
 
@@ -21,7 +22,7 @@ use super::plans::{Plans, Prepared};
 use super::reader_service::{Freshness, PartitionRead, ReadBlocks, Reader};
 use super::restrict::Scan;
 use super::settings::Settings;
-use super::verdict::{Asked, Demand, Evidence, Quality};
+use super::verdict::{Asked, Demand, Quality, ServedBy};
 use crate::clock::{Clock, instant};
 use crate::locks::lock;
 use crate::metrics::{Metrics, ServedByLabel};
@@ -82,6 +83,15 @@ pub struct QueryService {
     admission: Mutex<Admission>,
     modes: Arc<dyn Fn() -> Modes + Send + Sync>,
     metrics: Metrics,
+    /// By `ServedBy`, looked up once.
+    seconds: [Histogram; ServedBy::ALL.len()],
+}
+
+/// When a query began.
+#[derive(Debug, Clone, Copy)]
+struct Started {
+    at: Instant,
+    now_ms: i64,
 }
 
 /// Partitions read at the same time, where a sink is far away.
@@ -102,7 +112,12 @@ impl Drop for Permit<'_> {
 impl QueryService {
     pub fn new(parts: Parts) -> Self {
         let settings = parts.settings;
+        let seconds = ServedBy::ALL.map(|served_by| {
+            let label = ServedByLabel { served_by: served_by.as_str() };
+            parts.metrics.query_seconds.get_or_create(&label).clone()
+        });
         Self {
+            seconds,
             plans: Plans::new(parts.catalog, &settings),
             admission: Mutex::new(Admission::new(&settings)),
             partitions: parts.partitions,
@@ -132,8 +147,8 @@ impl QueryService {
 
     /// As `answer`, for a caller that may see one partition-key value only: nothing else is read for it.
     pub async fn answer_for(&self, request: Request<'_>, only: Option<&Key>) -> Result<Answer, QueryError> {
-        let _permit = self.admit(request.client)?;
-        let started = instant();
+        let started = Started { at: instant(), now_ms: self.reader.clock.now_ms() };
+        let _permit = self.admit(request.client, started.now_ms)?;
         let limit = self.settings().deadline;
         let answer = match timeout(limit.duration(), self.answer_by(request, only, started)).await {
             Ok(answer) => answer.map_err(|error| self.plans.explain(request.sql, error))?,
@@ -142,14 +157,12 @@ impl QueryService {
         if !answer.quality.exact {
             self.metrics.inexact_answers.inc();
         }
-        let served_by = answer.quality.served_by.last().copied().unwrap_or("local");
-        let seconds = self.metrics.query_seconds.get_or_create(&ServedByLabel { served_by });
-        seconds.observe(started.elapsed().as_secs_f64());
+        let served_by = answer.quality.served_by.last().copied().unwrap_or(ServedBy::Local);
+        self.seconds[served_by as usize].observe(answer.timing.total().as_secs_f64());
         Ok(answer)
     }
 
-    fn admit(&self, client: ClientId) -> Result<Permit<'_>, QueryError> {
-        let now_ms = self.reader.clock.now_ms();
+    fn admit(&self, client: ClientId, now_ms: i64) -> Result<Permit<'_>, QueryError> {
         match lock(&self.admission).admit(client, now_ms) {
             Ok(name) => Ok(Permit { admission: &self.admission, name }),
             Err(refusal) => {
@@ -163,89 +176,87 @@ impl QueryService {
         &self,
         request: Request<'_>,
         only: Option<&Key>,
-        started: Instant,
+        started: Started,
     ) -> Result<Answer, QueryError> {
         let prepared = self.plans.prepare(request.sql)?;
-        let now_us = self.reader.clock.now_ms().saturating_mul(1_000);
-        let mut bound = prepared.plan.bind(&self.context(&prepared, now_us))?;
+        let now_us = started.now_ms.saturating_mul(1_000);
+        let mut bound = prepared.bind(&context(&prepared, self.catalog(), now_us))?;
         if let Some(key) = only {
             bound.scan.keep_only(key);
         }
+        let deadline = started.at + self.settings().deadline.duration();
+        let run = Run { prepared, bound, now_us, deadline };
         let planned = instant();
         let max_age_ms = request.demand.max_age_ms.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX));
         let mut freshness = Freshness { max_age_ms, skip_cache: false };
         loop {
-            let reads = self.read_all(&prepared.plan, &bound.scan, freshness).await?;
+            let reads = self.read_all(&run, freshness).await?;
             let read = instant();
-            let quality = self.judge(&prepared.plan, &bound.scan, &reads);
+            let quality = self.judge(&run, &reads);
             quality.check(request.demand)?;
-            let blocks: usize = reads.iter().map(PartitionRead::block_count).sum();
-            let run = Run {
-                prepared: prepared.clone(),
-                bound: bound.clone(),
-                catalog: self.catalog().clone(),
-                reader: self.reader.clone(),
-                now_us,
-                deadline: started + self.settings().deadline.duration(),
-                reads,
-            };
-            let rows = if blocks >= self.settings().offload_blocks {
-                let run = spawn_blocking(move || run.rows());
-                run.await.map_err(|error| QueryError::Internal(error.to_string()))?
-            } else {
-                run.rows()
-            };
+            let rows = self.run(&run, reads).await;
             if matches!(rows, Err(QueryError::Damaged(_))) && !freshness.skip_cache {
                 freshness.skip_cache = true;
                 continue;
             }
-            let timing = Timing { plan: planned - started, read: read - planned, run: read.elapsed() };
+            let timing = Timing { plan: planned - started.at, read: read - planned, run: read.elapsed() };
             return Ok(Answer { rows: rows?, quality, timing });
         }
     }
 
-    fn context<'a>(&'a self, prepared: &'a Prepared, now_us: i64) -> Context<'a> {
-        Context { params: &prepared.params, now_us, calendar: self.catalog().calendar() }
+    async fn run(&self, run: &Run, reads: Vec<PartitionRead>) -> Result<RecordBatch, QueryError> {
+        let blocks: usize = reads.iter().map(PartitionRead::block_count).sum();
+        if blocks < self.settings().offload_blocks {
+            return run.rows(&reads, self.catalog(), &self.reader);
+        }
+        let (run, catalog, reader) = (run.clone(), self.catalog().clone(), self.reader.clone());
+        let running = spawn_blocking(move || run.rows(&reads, &catalog, &reader));
+        running.await.map_err(|error| QueryError::Internal(error.to_string()))?
     }
 
-    async fn read_all(&self, plan: &Plan, scan: &Scan, freshness: Freshness) -> Result<Vec<PartitionRead>, QueryError> {
+    async fn read_all(&self, run: &Run, freshness: Freshness) -> Result<Vec<PartitionRead>, QueryError> {
         let limit = self.settings().scan_limit.bytes();
-        let keys = read_keys(plan, scan, self.partitions);
-        let many = keys.len() > 1;
+        let mut keys = read_keys(&run.prepared.plan, &run.bound.scan, self.partitions);
+        let within = |bytes: usize| if bytes > limit { Err(QueryError::ScanLimit(limit)) } else { Ok(()) };
+        if keys.len() == 1 {
+            let read = self.reader.read(keys.remove(0), freshness).await;
+            within(read.stored_bytes())?;
+            return Ok(vec![read]);
+        }
         let reads = stream::iter(keys).map(|key| async move {
-            if many {
-                // Sinks in this process answer at once: let other queries have their turn.
-                yield_now().await;
-            }
+            // Sinks in this process answer at once: let other queries have their turn.
+            yield_now().await;
             self.reader.read(key, freshness).await
         });
         let mut reads = std::pin::pin!(reads.buffered(READS_AT_ONCE));
         let (mut found, mut bytes) = (Vec::new(), 0usize);
         while let Some(read) = reads.next().await {
             bytes = bytes.saturating_add(read.stored_bytes());
-            if bytes > limit {
-                return Err(QueryError::ScanLimit(limit));
-            }
+            within(bytes)?;
             found.push(read);
         }
         Ok(found)
     }
 
-    fn judge(&self, plan: &Plan, scan: &Scan, reads: &[PartitionRead]) -> Quality {
-        let evidence: Vec<Evidence> = reads.iter().map(|read| read.evidence.clone()).collect();
-        let (first, last) = (*scan.windows_us.start(), *scan.windows_us.end());
-        let end_us = match last {
+    fn judge(&self, run: &Run, reads: &[PartitionRead]) -> Quality {
+        let (table, windows_us) = (&run.prepared.plan.table, &run.bound.scan.windows_us);
+        let end_us = match *windows_us.end() {
             i64::MAX => i64::MAX,
-            last => self.catalog().calendar().window_end(plan.table.window, last),
+            last => self.catalog().calendar().window_end(table.window, last),
         };
         let asked = Asked {
-            metric_table: &plan.table.name,
-            table: &plan.table.metric.table.name,
-            from_ms: first.div_euclid(1_000),
+            metric_table: &table.name,
+            table: &table.metric.table.name,
+            from_ms: windows_us.start().div_euclid(1_000),
             to_ms: end_us.div_euclid(1_000).saturating_add(1),
         };
-        Quality::of(&evidence, asked, (self.modes)(), self.reader.clock.now_ms())
+        let evidence = reads.iter().map(|read| &read.evidence);
+        Quality::of(evidence, asked, (self.modes)(), self.reader.clock.now_ms())
     }
+}
+
+fn context<'a>(prepared: &'a Prepared, catalog: &'a Catalog, now_us: i64) -> Context<'a> {
+    Context { params: &prepared.params, now_us, calendar: catalog.calendar() }
 }
 
 /// One read for each partition that can hold rows.
@@ -264,25 +275,21 @@ fn read_keys(plan: &Plan, scan: &Scan, partitions: u16) -> Vec<ReadKey> {
     chunks.map(|chunk| read(chunk[0].0, Some(chunk.iter().map(|(_, key)| (*key).clone()).collect()))).collect()
 }
 
-/// Everything that an execution needs, so that it can go to another thread.
+/// A query with its values.
+#[derive(Debug, Clone)]
 struct Run {
     prepared: Arc<Prepared>,
     bound: Bound,
-    catalog: Arc<Catalog>,
-    reader: Arc<Reader>,
     now_us: i64,
     deadline: Instant,
-    reads: Vec<PartitionRead>,
 }
 
 impl Run {
-    fn rows(self) -> Result<RecordBatch, QueryError> {
-        let plan = &self.prepared.plan;
-        let calendar = self.catalog.calendar();
-        let context = Context { params: &self.prepared.params, now_us: self.now_us, calendar };
-        let mut execution = Execution::new(plan, self.bound.slice, self.reader.settings.rows_limit);
-        for read in &self.reads {
-            if self.push(read, &mut execution, &context)? == Need::Enough {
+    fn rows(&self, reads: &[PartitionRead], catalog: &Catalog, reader: &Reader) -> Result<RecordBatch, QueryError> {
+        let context = context(&self.prepared, catalog, self.now_us);
+        let mut execution = Execution::new(&self.prepared.plan, self.bound.slice, reader.settings.rows_limit);
+        for read in reads {
+            if self.push(read, reader, &mut execution, &context)? == Need::Enough {
                 break;
             }
         }
@@ -292,14 +299,15 @@ impl Run {
     fn push(
         &self,
         read: &PartitionRead,
+        reader: &Reader,
         execution: &mut Execution<'_>,
         context: &Context<'_>,
     ) -> Result<Need, QueryError> {
         match &read.blocks {
             ReadBlocks::Recent(recent) => {
                 for block in &recent.blocks {
-                    self.check_deadline()?;
-                    if execution.push(block, context)? == Need::Enough {
+                    self.check_deadline(reader)?;
+                    if execution.push(&block.rows, context)? == Need::Enough {
                         return Ok(Need::Enough);
                     }
                 }
@@ -307,23 +315,22 @@ impl Run {
             ReadBlocks::Stored { origin, blocks, .. } => {
                 let mut rows = Vec::with_capacity(blocks.len());
                 for (key, block) in blocks {
-                    self.check_deadline()?;
-                    let schema = &self.prepared.plan.table.schema;
-                    let block = self.reader.blocks.rows(*origin, key, block, schema)?;
-                    if execution.push(&block, context)? == Need::Enough {
+                    self.check_deadline(reader)?;
+                    let block = reader.blocks.rows(*origin, key, block, &self.prepared.plan.table.schema)?;
+                    if execution.push(&block.rows, context)? == Need::Enough {
                         return Ok(Need::Enough);
                     }
                     rows.push(block);
                 }
-                self.reader.remember(read, &rows);
+                reader.remember(read, &rows);
             }
         }
         Ok(Need::More)
     }
 
-    fn check_deadline(&self) -> Result<(), QueryError> {
+    fn check_deadline(&self, reader: &Reader) -> Result<(), QueryError> {
         if instant() > self.deadline {
-            return Err(QueryError::Deadline(self.reader.settings.deadline.0));
+            return Err(QueryError::Deadline(reader.settings.deadline.0));
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ async fn a_query_over_all_partitions_merges_rows_and_records() {
     let answer = world.service.answer(request(ALL)).await.expect("an answer");
     assert_eq!(sums(&answer), [("app".into(), 9_000), ("web".into(), 10_000)]);
     assert!(answer.quality.exact);
-    assert_eq!((answer.quality.age_ms, answer.quality.served_by), (Some(830), vec!["cache"]));
+    assert_eq!((answer.quality.age_ms, answer.quality.served_by), (Some(830), vec![ServedBy::Cache]));
     assert_eq!(world.metrics.inexact_answers.get(), 0);
 }
 
@@ -49,7 +49,7 @@ async fn a_merchants_query_reads_its_partition_only() {
     assert!(answer.quality.exact);
     assert_eq!(answer.rows.column(0).as_primitive::<Decimal128Type>().values(), &[700]);
     let all = world.service.answer(request(ALL)).await.expect("an answer");
-    assert!(!all.quality.exact && all.quality.as_of.is_none());
+    assert!(!all.quality.exact && all.quality.as_of_ms.is_none());
     assert_eq!(all.quality.unavailable.len(), usize::from(PARTITIONS) - 1);
     assert_eq!(world.metrics.inexact_answers.get(), 1);
     let nobody = world.service.answer(request("select * from gmv_hour where merchant_id = 1 and merchant_id = 2"));
@@ -82,6 +82,22 @@ async fn what_the_caller_demands_is_met_or_refused() {
     assert!(
         matches!(ask(other, young).await, Err(QueryError::QualityNotMet(reason)) if reason.contains("1001 ms old"))
     );
+}
+
+#[actix_web::test]
+async fn the_same_text_means_another_time_once_time_has_passed() {
+    let world = World::started().await;
+    world.emit_all(1, &[row(1, 7, "app", 1, 1), row(9, 7, "app", 1, 1)]).await;
+    // It is 10:00: both hours, then the later one, then none.
+    for (moment, wait_hours, expected) in [("now()", 5, [2, 1, 0]), ("'2026-11-22T10:00'", 0, [2, 2, 2])] {
+        let within = format!("window_start > {moment} - interval '10 hours' and window_start <= {moment}");
+        let sql = format!("select orders from gmv_hour where merchant_id = 7 and {within}");
+        for rows in expected {
+            let answer = world.service.answer(request(&sql)).await.expect("an answer");
+            assert_eq!(answer.rows.num_rows(), rows, "{sql}");
+            world.clock.advance(wait_hours * 3_600_000);
+        }
+    }
 }
 
 #[actix_web::test]
@@ -189,7 +205,7 @@ async fn damaged_blocks_in_the_cache_are_read_from_hot() {
     world.cache.write(home, write).await.expect("the chain is right");
     let answer =
         world.service.answer(request("select gmv from gmv_hour where merchant_id = 7")).await.expect("an answer");
-    assert_eq!((answer.quality.served_by, answer.quality.exact), (vec!["hot"], true));
+    assert_eq!((answer.quality.served_by, answer.quality.exact), (vec![ServedBy::Hot], true));
     assert_eq!(answer.rows.column(0).as_primitive::<Decimal128Type>().values(), &[700]);
 }
 
@@ -235,7 +251,7 @@ proptest! {
             });
             let home = crate::model::id::partition_of_int(7, PARTITIONS);
             // For each sink: its emissions so far, and whether the last one has its record.
-            let mut truth: std::collections::BTreeMap<String, i64> = std::collections::BTreeMap::new();
+            let mut truth: std::collections::BTreeMap<i64, i64> = std::collections::BTreeMap::new();
             let (mut cached, mut stored) = (0u64, 0u64);
             for event in events {
                 match event {
@@ -257,7 +273,7 @@ proptest! {
                         let write = SinkWrite { expect, tip, blocks, record: full, ..SinkWrite::default() };
                         if sink.write(home, write).await.is_ok() {
                             *number += 1;
-                            truth.insert(crate::query::text::rfc3339_ms(now_ms), orders);
+                            truth.insert(now_ms, orders);
                         }
                     }
                     Event::Up { cache: true, up } => world.cache.set_up(up),
@@ -269,9 +285,9 @@ proptest! {
                 let sql = "select orders from gmv_hour where merchant_id = 7";
                 let answer = world.service.answer(request(sql)).await.expect("an answer, however bad");
                 if answer.quality.exact {
-                    let as_of = answer.quality.as_of.expect("an exact answer has a time");
+                    let as_of_ms = answer.quality.as_of_ms.expect("an exact answer has a time");
                     let found: Vec<i64> = answer.rows.column(0).as_primitive::<Int64Type>().values().to_vec();
-                    assert_eq!(found, [truth[&as_of]], "as of {as_of}");
+                    assert_eq!(found, [truth[&as_of_ms]], "as of {as_of_ms}");
                 }
             }
         });

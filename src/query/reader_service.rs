@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use super::blocks::{Blocks, Origin, ReadKey, RecentRead};
+use super::blocks::{Blocks, Decoded, Origin, ReadKey, RecentRead};
 use super::settings::Settings;
 use super::verdict::{Evidence, ServedBy};
 use crate::clock::Clock;
@@ -153,7 +153,7 @@ impl Reader {
 
     /// Keeps a read for the queries that follow at once. Only reads without doubt and gaps: others may get better any
     /// moment.
-    pub fn remember(&self, read: &PartitionRead, rows: &[arrow::array::RecordBatch]) {
+    pub fn remember(&self, read: &PartitionRead, rows: &[Arc<Decoded>]) {
         let ReadBlocks::Stored { read_at_ms, .. } = read.blocks else { return };
         let Some(record) = &read.evidence.record else { return };
         if self.settings.local_max_age.0 == 0 || read.evidence.doubt.is_some() || !record.is_complete() {

@@ -167,6 +167,11 @@ pub fn conjuncts(condition: ast::Expr) -> Vec<ast::Expr> {
 }
 
 impl Restriction {
+    /// Its constants.
+    pub fn constants(&self) -> impl Iterator<Item = &Expr> {
+        self.keys.iter().flatten().chain(self.bounds.iter().map(|bound| &bound.value))
+    }
+
     pub fn bind(&self, context: &Context<'_>) -> Result<Scan, QueryError> {
         let mut keys: Option<Vec<Key>> = None;
         for values in &self.keys {

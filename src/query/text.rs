@@ -51,7 +51,7 @@ impl<'a> Column<'a> {
     }
 }
 
-pub fn write_int(out: &mut Vec<u8>, value: i64) {
+pub fn write_int(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
@@ -84,18 +84,30 @@ pub fn write_double(out: &mut Vec<u8>, value: f64) {
 pub fn write_timestamp(out: &mut Vec<u8>, micros: i64) {
     let (day, within) = (micros.div_euclid(DAY_US), micros.rem_euclid(DAY_US));
     write_day(out, day);
-    let seconds = (within / 1_000_000) as u32;
+    write_clock(out, (within / 1_000_000) as u32);
+    let fraction = (within % 1_000_000) as u32;
+    if fraction != 0 {
+        out.push(b'.');
+        write_digits(out, fraction / 1_000);
+        if !fraction.is_multiple_of(1_000) {
+            write_digits(out, fraction % 1_000);
+        }
+    }
+    out.push(b'Z');
+}
+
+/// `T10:03:04` from seconds of a day.
+fn write_clock(out: &mut Vec<u8>, seconds: u32) {
     let mut text = *b"T00:00:00";
     for (place, value) in [(1, seconds / 3600), (4, seconds / 60 % 60), (7, seconds % 60)] {
         (text[place], text[place + 1]) = (b'0' + (value / 10) as u8, b'0' + (value % 10) as u8);
     }
     out.extend_from_slice(&text);
-    let fraction = within % 1_000_000;
-    if fraction != 0 {
-        let (value, width) = if fraction % 1_000 == 0 { (fraction / 1_000, 3) } else { (fraction, 6) };
-        write!(out, ".{value:0width$}").expect("writing to memory does not fail");
-    }
-    out.push(b'Z');
+}
+
+/// A value below one thousand, as three digits.
+pub fn write_digits(out: &mut Vec<u8>, value: u32) {
+    out.extend_from_slice(&[value / 100, value / 10 % 10, value % 10].map(|digit| b'0' + digit as u8));
 }
 
 /// `2026-11-22` from days since 1970-01-01.
@@ -126,11 +138,19 @@ fn civil(day: i64) -> (i64, u32, u32) {
 }
 
 /// A timestamp of Unix milliseconds, always with three digits behind the second.
+pub fn write_timestamp_ms(out: &mut Vec<u8>, millis: i64) {
+    let within = millis.rem_euclid(DAY_US / 1_000) as u32;
+    write_day(out, millis.div_euclid(DAY_US / 1_000));
+    write_clock(out, within / 1_000);
+    out.push(b'.');
+    write_digits(out, within % 1_000);
+    out.push(b'Z');
+}
+
+/// As `write_timestamp_ms`, as a text of its own.
 pub fn rfc3339_ms(millis: i64) -> String {
     let mut out = Vec::with_capacity(24);
-    write_timestamp(&mut out, millis.div_euclid(1_000) * 1_000_000);
-    out.pop();
-    write!(out, ".{:03}Z", millis.rem_euclid(1_000)).expect("writing to memory does not fail");
+    write_timestamp_ms(&mut out, millis);
     String::from_utf8(out).expect("only ASCII was written")
 }
 
@@ -173,6 +193,8 @@ mod tests {
             assert_eq!(written(|out| write_timestamp(out, micros)), expected);
         }
         assert_eq!(rfc3339_ms(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339_ms(-1), "1969-12-31T23:59:59.999Z");
+        assert_eq!(rfc3339_ms(1_795_341_784_020), "2026-11-22T10:03:04.020Z");
         assert_eq!(written(|out| write_double(out, f64::NAN)), "null");
         assert!(written(|out| write_timestamp(out, i64::MAX)).starts_with("+294247-01-10T"));
     }

@@ -28,6 +28,9 @@ pub enum ServedBy {
 }
 
 impl ServedBy {
+    /// In their order; `served_by as usize` is the place in it.
+    pub const ALL: [Self; 3] = [Self::Local, Self::Cache, Self::Hot];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
@@ -82,37 +85,34 @@ pub struct UnavailablePart {
 }
 
 /// How good an answer is.
-#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
+// `answer` writes it: in bodies and in a header.
+#[derive(Debug, Clone, PartialEq, utoipa::ToSchema)]
 pub struct Quality {
     /// The answer is the metric over exactly the changes that the sources had up to `as_of`.
     pub exact: bool,
     /// The oldest of the partitions touched; null if one is not known.
-    pub as_of: Option<String>,
+    #[schema(rename = "as_of", value_type = Option<String>, example = "2026-11-22T10:03:04.120Z")]
+    pub as_of_ms: Option<i64>,
     /// The newest, if they differ.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub as_of_newest: Option<String>,
+    #[schema(rename = "as_of_newest", value_type = Option<String>)]
+    pub as_of_newest_ms: Option<i64>,
     pub age_ms: Option<i64>,
     #[schema(value_type = Vec<String>, example = json!(["local", "cache"]))]
-    pub served_by: Vec<&'static str>,
+    pub served_by: Vec<ServedBy>,
     /// Changes known to be missing. Gaps whose size is not known are listed with `changes` null.
     pub missing_changes: u64,
     pub missing: Vec<MissingChanges>,
     /// Gaps that are not listed.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[schema(required = false)]
     pub missing_more: u64,
     pub unavailable: Vec<UnavailablePart>,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[schema(required = false)]
     pub unavailable_more: u64,
     #[schema(value_type = Object)]
     pub modes: Modes,
     /// Is there a gap whose size is not known?
-    #[serde(skip)]
+    #[schema(ignore)]
     pub missing_unknown: bool,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
 }
 
 /// What the caller demands of an answer.
@@ -124,14 +124,19 @@ pub struct Demand {
 }
 
 impl Quality {
-    pub fn of(evidence: &[Evidence], asked: Asked<'_>, modes: Modes, now_ms: i64) -> Self {
+    pub fn of<'a>(
+        evidence: impl IntoIterator<Item = &'a Evidence>,
+        asked: Asked<'_>,
+        modes: Modes,
+        now_ms: i64,
+    ) -> Self {
         let mut quality = Self::nothing_missing(modes);
         let (mut oldest, mut newest, mut known) = (i64::MAX, i64::MIN, true);
-        let mut served: Vec<ServedBy> = evidence.iter().filter_map(|one| one.served_by).collect();
-        served.sort_unstable();
-        served.dedup();
-        quality.served_by = served.into_iter().map(ServedBy::as_str).collect();
+        let mut served = [false; ServedBy::ALL.len()];
         for one in evidence {
+            if let Some(served_by) = one.served_by {
+                served[served_by as usize] = true;
+            }
             if let Some(reason) = &one.doubt {
                 let what = format!("{}, partition {}", asked.metric_table, one.partition);
                 quality.add_unavailable(what, reason);
@@ -143,25 +148,26 @@ impl Quality {
             (oldest, newest) = (oldest.min(record.as_of_ms), newest.max(record.as_of_ms));
             quality.add_record(one.partition, record, asked);
         }
-        if evidence.is_empty() {
+        quality.served_by = ServedBy::ALL.into_iter().filter(|by| served[*by as usize]).collect();
+        if !known {
+            quality.exact = false;
+            return quality;
+        }
+        if oldest > newest {
             // No partition can hold a row: the empty answer is as good as now.
             (oldest, newest) = (now_ms, now_ms);
         }
-        if known {
-            quality.as_of = Some(rfc3339_ms(oldest));
-            quality.age_ms = Some(now_ms.saturating_sub(oldest).max(0));
-            quality.as_of_newest = (newest > oldest).then(|| rfc3339_ms(newest));
-        } else {
-            quality.exact = false;
-        }
+        quality.as_of_ms = Some(oldest);
+        quality.age_ms = Some(now_ms.saturating_sub(oldest).max(0));
+        quality.as_of_newest_ms = (newest > oldest).then_some(newest);
         quality
     }
 
     fn nothing_missing(modes: Modes) -> Self {
         Self {
             exact: true,
-            as_of: None,
-            as_of_newest: None,
+            as_of_ms: None,
+            as_of_newest_ms: None,
             age_ms: None,
             served_by: Vec::new(),
             missing_changes: 0,

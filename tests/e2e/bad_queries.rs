@@ -167,6 +167,8 @@ fn a_request_that_is_no_query_is_refused() {
         let reply = client.block_on(client.http.post_query(body)).expect("the server answers");
         reply.assert_problem(400, what);
     }
+    let wrong_method = client.block_on(client.http.get("/api/v1/query")).expect("the server answers");
+    wrong_method.assert_problem(405, "GET");
     let huge = json!({ "sql": "x".repeat(64 << 20) }).to_string();
     // A server that has said no need not read the rest.
     if let Ok(reply) = client.block_on(client.http.post_query(huge)) {

@@ -119,6 +119,11 @@ impl Expr {
         columns
     }
 
+    /// Does its value change as time goes by?
+    pub fn depends_on_now(&self) -> bool {
+        self.root.depends_on_now()
+    }
+
     /// The column that the expression is, if it is nothing else.
     pub fn as_column(&self) -> Option<usize> {
         match self.root.node {

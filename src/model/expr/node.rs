@@ -189,4 +189,8 @@ impl Typed {
         }
         self.node.children().into_iter().for_each(|child| child.collect_columns(columns));
     }
+
+    pub(super) fn depends_on_now(&self) -> bool {
+        matches!(self.node, Node::Now) || self.node.children().into_iter().any(Self::depends_on_now)
+    }
 }

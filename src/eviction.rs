@@ -92,9 +92,9 @@ impl<T> SecondChance<T> {
         slot.value
     }
 
-    /// Removes the value at the front that was not used while it waited; `None` if there is no value. The newest goes
-    /// last: it had no time to be used, and among values that all were it would never get any.
-    pub fn evict(&mut self) -> Option<T> {
+    /// Removes the value at the front that was not used while it waited, and says where it was held; `None` if there is no
+    /// value. The newest goes last: it had no time to be used, and among values that all were it would never get any.
+    pub fn evict(&mut self) -> Option<(SlotId, T)> {
         let newest = self.next_ticket.checked_sub(1).filter(|_| self.len() > 1);
         // Ends: going to the queue's end clears the mark, and readers cannot set it meanwhile.
         while let Some((index, ticket)) = self.queue.pop_front() {
@@ -104,7 +104,7 @@ impl<T> SecondChance<T> {
             if std::mem::take(slot.used.get_mut()) || newest == Some(ticket) {
                 self.queue.push_back((index, ticket));
             } else {
-                return Some(self.remove(SlotId(index)));
+                return Some((SlotId(index), self.remove(SlotId(index))));
             }
         }
         None
@@ -119,6 +119,10 @@ fn is_held<T>(slots: &[Option<Slot<T>>], index: usize, ticket: u64) -> bool {
 mod tests {
     use super::*;
 
+    fn evicted<T>(values: &mut SecondChance<T>) -> Option<T> {
+        values.evict().map(|(_, value)| value)
+    }
+
     fn filled(count: usize) -> (SecondChance<usize>, Vec<SlotId>) {
         let mut values = SecondChance::default();
         let ids = (0..count).map(|value| values.insert(value)).collect();
@@ -132,7 +136,7 @@ mod tests {
             assert_eq!(*values.get(ids[used]), used);
         }
         assert_eq!(*values.peek(ids[0]), 0, "looking is not using");
-        let order: Vec<usize> = std::iter::from_fn(|| values.evict()).collect();
+        let order: Vec<usize> = std::iter::from_fn(|| evicted(&mut values)).collect();
         assert_eq!(order, [0, 2, 4, 6, 7, 8, 1, 3, 5, 9]);
         assert!(values.is_empty());
     }
@@ -144,8 +148,8 @@ mod tests {
         let id = values.insert(4);
         assert_eq!((id, *values.get_mut(id)), (ids[0], 4));
         assert_eq!((values.slots.len(), values.len()), (4, 4));
-        assert_eq!([1, 2, 3, 4].map(Some), [(); 4].map(|()| values.evict()));
-        assert_eq!(values.evict(), None);
+        assert_eq!([1, 2, 3, 4].map(Some), [(); 4].map(|()| evicted(&mut values)));
+        assert_eq!(evicted(&mut values), None);
     }
 
     #[test]
@@ -156,6 +160,6 @@ mod tests {
             values.remove(id);
         }
         assert!(values.slots.len() == 11 && values.queue.len() < 50);
-        assert_eq!(std::iter::from_fn(|| values.evict()).count(), 10);
+        assert_eq!(std::iter::from_fn(|| evicted(&mut values)).count(), 10);
     }
 }

@@ -103,14 +103,16 @@ impl SledStore {
         let sled_failed = |error: sled::Error| unavailable(tier, error);
         let db = open_patiently(options)?;
         let file = File::open(options.dir.join("db")).map_err(io_failed)?;
-        // What is read from now on must not vanish, even if the writer before died without having flushed it.
-        file.sync_data().map_err(io_failed)?;
         let stored = |key: &[u8]| db.get(key).map_err(sled_failed);
         let synced = stored(SYNCED_KEY)?.map_or(Ok(NOTHING), |bytes| read_control(tier, "synced", &bytes))?;
         let opened: u32 = stored(OPENED_KEY)?.map_or(Ok(0), |bytes| read_control(tier, "opened", &bytes))?;
-        // A value written again must not share pieces with the one that it replaces, not even after a crash.
+        // A value written again must not share pieces with the one that it replaces, nor a place in the value log, not even
+        // after a crash: so the number is durable before it is used.
         let generation = (u64::from(opened) + 1) << 32;
         db.insert(OPENED_KEY, codec::encode(&(opened + 1))).map_err(sled_failed)?;
+        db.flush().map_err(sled_failed)?;
+        // And what is read from now on must not vanish, even if the writer before died without having flushed it.
+        file.sync_data().map_err(io_failed)?;
         let values = ValueLog::open(&options.dir.join(VALUES_DIR), synced, generation);
         let values = Arc::new(values.map_err(io_failed)?);
         let flushing = Arc::<Flushing>::default();

@@ -215,6 +215,23 @@ fn everything_is_there_after_reopening() {
 }
 
 #[test]
+fn a_store_killed_right_after_its_first_append_opens_again_and_again() {
+    let mut dir = TempDir::new().unwrap();
+    for _ in 0..3 {
+        let crashed = TempDir::new().unwrap();
+        let kv = embedded(&dir);
+        let mut writer = Writer::new();
+        writer.head = wait(kv.head(P0)).unwrap();
+        writer.append(&kv, writer.head.tip.epoch + 1, 1);
+        // What sled has not flushed is not in its file yet.
+        copy_dir(dir.path(), crashed.path());
+        drop(kv);
+        dir = crashed;
+    }
+    drop(embedded(&dir));
+}
+
+#[test]
 fn i5_lost_appends_are_detected_and_said_again() {
     let (dir, older) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let kv = embedded(&dir);

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use tokio::time::{sleep, timeout};
 

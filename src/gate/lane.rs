@@ -16,7 +16,7 @@ use super::retention::Retention;
 use super::sequencer::{Offered, Publication, Sequencer, Ticket};
 use super::settings::Settings;
 use crate::model::batch::{Batch, BatchHeader, Chunk};
-use crate::model::id::{Epoch, PartitionId};
+use crate::model::id::{Epoch, PartitionId, SourceId};
 use crate::mq::Offset;
 use crate::tier::TierError;
 
@@ -109,7 +109,8 @@ impl Lane {
 
     fn committed(&mut self, chunk: &Chunk) {
         self.counted.committed_rows += chunk.rows() as u64;
-        self.counted.committed_batches += chunk.batches.len() as u64;
+        let batches = chunk.batches.iter().filter(|batch| !batch.header.source.is_mq());
+        self.counted.committed_batches += batches.count() as u64;
         self.counted.committed_chunks += 1;
         self.sequencer.committed(chunk.batches.iter().map(|batch| &batch.header.source));
     }
@@ -117,6 +118,7 @@ impl Lane {
     fn beat(&mut self, now_ms: i64, effects: &mut Vec<Effect>) {
         self.advance(now_ms, admission::Input::Heartbeat, effects);
         self.fill_holes(now_ms, effects);
+        self.close_gaps(now_ms, effects);
         effects.extend(self.retention.note(now_ms, self.admission.persisted()).map(|before| Effect::Trim { before }));
     }
 
@@ -200,6 +202,17 @@ impl Lane {
 
     fn fill_holes(&mut self, now_ms: i64, effects: &mut Vec<Effect>) {
         effects.extend(self.sequencer.voids().into_iter().map(|void| publish(now_ms, void, None)));
+    }
+
+    /// What a gate before this one could not void any more.
+    fn close_gaps(&mut self, now_ms: i64, effects: &mut Vec<Effect>) {
+        let applied = self.admission.applied();
+        // What mq forgot before kv had it may have been acknowledged: such gaps stay, and are stated.
+        let knows_all = applied.get(&SourceId::mq()).is_none_or(|offsets| offsets.beyond().is_empty());
+        if *self.admission.standing() == Standing::Drained && knows_all {
+            let voids = self.sequencer.inherited_voids(applied);
+            effects.extend(voids.into_iter().map(|void| publish(now_ms, void, None)));
+        }
     }
 
     fn count(&mut self, accepted: Accepted) {

@@ -103,6 +103,34 @@ fn i2_what_mq_did_not_take_is_answered_so_and_voided_when_mq_takes_batches_again
 }
 
 #[test]
+fn i4_the_gap_of_a_gate_that_died_is_voided_when_all_of_mq_is_counted() {
+    let head = |offsets: &[(u128, u128)]| {
+        let mut head = Head { tip: Tip::new(3, 9), offset: 8, ..Head::default() };
+        head.applied.add(&SourceId::push("orders", 3), Span::new(Position(4), Position(6)), 0);
+        for (from, to) in offsets {
+            head.applied.add(&SourceId::mq(), Span::new(Position(*from), Position(*to)), 0);
+        }
+        head
+    };
+    let publishes = |head: Head| {
+        let mut lane = Lane::new(HERE, 7, Arc::new(Settings::for_tests()));
+        lane.step(0, Input::Start);
+        lane.step(0, Input::Admission(admission::Input::Head(Ok(head))));
+        let early = lane.step(0, Input::Heartbeat);
+        assert!(!early.iter().any(|effect| matches!(effect, Effect::Publish(..))), "mq is not read yet");
+        let empty = MqRead { end: 8, ..MqRead::default() };
+        lane.step(0, Input::Admission(admission::Input::Mq(Ok(empty))));
+        let effects = lane.step(5, Input::Heartbeat);
+        effects.into_iter().filter_map(|effect| match effect {
+            Effect::Publish(_, batch) => Some(batch.header.span),
+            _ => None,
+        })
+    };
+    assert_eq!(publishes(head(&[(0, 8)])).collect::<Vec<_>>(), [Span::new(Position(0), Position(4))]);
+    assert_eq!(publishes(head(&[(5, 8)])).count(), 0, "mq may have had it");
+}
+
+#[test]
 fn i6_offers_beyond_the_limits_are_refused() {
     let mut lane = drained(Settings { in_flight: 2, backlog_batches: 3, ..Settings::for_tests() });
     let tickets = [1, 2].map(|id| ticket(&lane.step(0, Input::Offer(id, offer(None, 1)))));

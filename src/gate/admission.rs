@@ -196,6 +196,11 @@ impl Admission {
         self.persisted
     }
 
+    /// When kv last showed that it has that offset.
+    pub fn looked_ms(&self) -> Option<i64> {
+        self.looked_ms
+    }
+
     /// The mq offset that is looked at next.
     pub fn offset(&self) -> Offset {
         self.head.offset
@@ -369,6 +374,8 @@ impl Admission {
 
     fn committed(&mut self, now_ms: i64, chunk: Chunk) -> Vec<Effect> {
         self.failures = 0;
+        // A chained write is a look as well.
+        self.looked_ms = Some(now_ms);
         self.head.tip = chunk.id;
         (self.persisted, self.begin) = (self.head.offset, self.head.offset);
         let mut effects = if self.queue.is_empty() { self.read_on() } else { self.admit(now_ms) };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::admission::{self, Admission, Standing};
+use super::admission::{self, Admission, Note, Standing};
 pub use super::exchange::{Accepted, Counted, Effect, GateReport, Input, Offer, OfferError, OfferId};
 use super::pressure::Pressure;
 use super::retention::Retention;
@@ -102,7 +102,12 @@ impl Lane {
                 }
                 admission::Effect::Idle { tip, at_ms } => Effect::Idle { tip, at_ms },
                 admission::Effect::RetryAfter { after_ms } => Effect::RetryAfter { after_ms },
-                admission::Effect::Note(note) => Effect::Note(note),
+                admission::Effect::Note(note) => {
+                    if let Note::TookOver { offset, .. } = note {
+                        self.retention.seen(offset);
+                    }
+                    Effect::Note(note)
+                }
             });
         }
     }
@@ -119,7 +124,10 @@ impl Lane {
         self.advance(now_ms, admission::Input::Heartbeat, effects);
         self.fill_holes(now_ms, effects);
         self.close_gaps(now_ms, effects);
-        effects.extend(self.retention.note(now_ms, self.admission.persisted()).map(|before| Effect::Trim { before }));
+        // By when kv showed what it has, not by now: it may be away, and come back without its last writes.
+        let looked_ms = self.admission.looked_ms();
+        let before = looked_ms.and_then(|looked_ms| self.retention.note(looked_ms, self.admission.persisted()));
+        effects.extend(before.map(|before| Effect::Trim { before }));
     }
 
     // --- from clients to mq ---

@@ -162,17 +162,18 @@ fn a_chunk_that_kv_has_is_pushed_and_reading_pauses_while_the_owner_takes_none()
 #[test]
 fn i6_what_kv_has_had_for_long_enough_is_trimmed() {
     let keep = crate::model::units::Millis(100);
-    let mut lane = drained(Settings {
-        mq_keep: keep,
-        head_check: crate::model::units::Millis(1_000_000),
-        ..Settings::for_tests()
-    });
+    let mut lane = drained(Settings { mq_keep: keep, head_check: keep, ..Settings::for_tests() });
     lane.step(0, Input::Admission(admission::Input::Arrived(Ok(()))));
     let batches = vec![(0, batch(SourceId::push("orders", 7), (0, 2), Some(&offer(None, 2)), 0))];
     lane.step(0, Input::Admission(admission::Input::Mq(Ok(MqRead { batches, low: 0, end: 1 }))));
     lane.step(0, Input::Admission(admission::Input::Appended(Ok(()))));
-    let trims = |effects: Vec<Effect>| effects.iter().any(|effect| *effect == Effect::Trim { before: 1 });
+    let drained = MqRead { low: 0, end: 1, ..MqRead::default() };
+    lane.step(0, Input::Admission(admission::Input::Mq(Ok(drained))));
+    let trims = |effects: Vec<Effect>| effects.contains(&Effect::Trim { before: 1 });
     assert!(!trims(lane.step(0, Input::Heartbeat)));
-    assert!(!trims(lane.step(99, Input::Heartbeat)));
-    assert!(trims(lane.step(100, Input::Heartbeat)));
+    assert!(lane.step(100, Input::Heartbeat).contains(&Effect::ReadHead));
+    assert!(!trims(lane.step(100, Input::Heartbeat)), "kv may have lost it by now");
+    let head = Head { tip: Tip::new(7, 1), offset: 1, ..Head::default() };
+    lane.step(101, Input::Admission(admission::Input::Head(Ok(head))));
+    assert!(trims(lane.step(101, Input::Heartbeat)));
 }

@@ -18,7 +18,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { rested_ms: i64::MIN, due_ms: i64::MIN, counted_ms: i64::MIN }
     }
 

@@ -154,6 +154,11 @@ impl Partition {
 
     fn snapshot_read(&mut self, now_ms: i64, result: Result<Option<Snapshot>, TierError>) {
         match result {
+            // It will not get better: the state is made again from the chunks, if kv still has them all.
+            Err(error @ TierError::Damaged { .. }) => {
+                self.kv_trouble = Some(error.to_string());
+                self.loading = Loading::Due(Effect::ReadHead);
+            }
             Err(error) => self.retry_loading(now_ms, Effect::ReadSnapshot, &error),
             Ok(Some(found)) if found.epoch > self.epoch => self.standing.fence(format!("epoch {}", found.epoch)),
             Ok(found) => {

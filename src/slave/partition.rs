@@ -15,6 +15,7 @@ use super::settings::Settings;
 use super::snapshot::{self, Stand};
 use super::standing::Standing;
 use crate::kv::{ChunkRead, Head, Snapshot};
+use crate::model::applied::Applied;
 use crate::model::batch::Chunk;
 use crate::model::catalog::Catalog;
 use crate::model::id::{Epoch, PartitionId, Tip};
@@ -80,6 +81,11 @@ impl Partition {
 
     pub fn standing(&self) -> &Standing {
         &self.standing
+    }
+
+    /// What is counted.
+    pub fn applied(&self) -> &Applied {
+        &self.counting.applied
     }
 
     /// Rows counted since the beginning, for counters.
@@ -391,7 +397,3 @@ mod publication;
 #[cfg(test)]
 #[path = "partition_tests.rs"]
 mod tests;
-
-#[cfg(test)]
-#[path = "partition_world.rs"]
-mod world;

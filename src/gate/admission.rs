@@ -2,14 +2,18 @@
 //!
 //! Invariant: kv's head is the only truth; what is held here beside it is dropped whenever the outcome of a write is in
 //! doubt, and the head is read again. A batch is skipped only when `Applied` covers all of it, and never rewritten. A chunk
-//! id is given once, even if its append failed or kv went back (design §5, I2, I3, I5).
+//! id is given once, even if its append failed or kv went back. A chunk says which offsets of mq it stands for, so that
+//! what mq forgot too early is a gap for all who have not counted it (design §5, I2, I3, I5).
 
 use std::collections::{BTreeSet, VecDeque};
 
+use bytes::Bytes;
+
 use crate::kv::{Append, Head};
 use crate::model::applied::{Admission as Admitted, Applied};
-use crate::model::batch::{Batch, Chunk};
+use crate::model::batch::{Batch, BatchHeader, Chunk};
 use crate::model::id::{Epoch, SourceId, Tip};
+use crate::model::position::{Position, Span};
 use crate::mq::{MqRead, Offset};
 use crate::tier::TierError;
 
@@ -146,6 +150,8 @@ pub struct Admission {
     head: Head,
     /// The offset that kv has.
     persisted: Offset,
+    /// Where the next chunk begins: beyond what kv has, if mq has trimmed more.
+    begin: Offset,
     /// Read from mq, not yet admitted; begins at `head.offset`.
     queue: VecDeque<(Offset, Batch)>,
     /// Where mq ended when it was last read.
@@ -167,6 +173,7 @@ impl Admission {
             standing: Standing::New,
             head: Head::default(),
             persisted: 0,
+            begin: 0,
             queue: VecDeque::new(),
             mq_end: 0,
             number: 0,
@@ -187,6 +194,11 @@ impl Admission {
     /// The mq offset that kv has.
     pub fn persisted(&self) -> Offset {
         self.persisted
+    }
+
+    /// When kv last showed that it has that offset.
+    pub fn looked_ms(&self) -> Option<i64> {
+        self.looked_ms
     }
 
     /// The mq offset that is looked at next.
@@ -257,7 +269,7 @@ impl Admission {
             return self.stand(Standing::Fenced, vec![Effect::Note(Note::Fenced { found: head.tip })]);
         }
         self.number = self.number.max(head.tip.number);
-        self.persisted = head.offset;
+        (self.persisted, self.begin) = (head.offset, head.offset);
         self.queue.clear();
         self.head = head;
         let note = Effect::Note(Note::TookOver { tip: self.head.tip, offset: self.head.offset });
@@ -291,11 +303,11 @@ impl Admission {
     fn check_place(&mut self, read: &MqRead) -> Option<Note> {
         let offset = self.head.offset;
         if read.end < offset {
-            self.head.offset = read.low;
+            (self.head.offset, self.begin) = (read.low, read.low);
             return Some(Note::MqWentBack { offset, end: read.end });
         }
         if read.low > offset {
-            self.head.offset = read.low;
+            (self.head.offset, self.begin) = (read.low, read.low);
             return Some(Note::MqTrimmed { from: offset, to: read.low });
         }
         None
@@ -322,19 +334,25 @@ impl Admission {
             self.head.offset = offset + 1;
             self.queue.pop_front();
         }
-        // Skipped batches alone cost a write only now and then: after a crash they are skipped again.
-        if batches.is_empty() && self.head.offset.abs_diff(self.persisted) < self.limits.skipped_offsets {
+        // Skipped batches alone cost a write only now and then: after a crash they are skipped again. That mq forgot some is
+        // said at once.
+        let skipped = self.head.offset.abs_diff(self.persisted);
+        if batches.is_empty() && self.begin <= self.persisted && skipped < self.limits.skipped_offsets {
             return self.read_on();
         }
-        self.append(now_ms, batches, &sources)
+        self.append(now_ms, batches, sources)
     }
 
-    fn append(&mut self, now_ms: i64, batches: Vec<Batch>, sources: &BTreeSet<SourceId>) -> Vec<Effect> {
+    fn append(&mut self, now_ms: i64, mut batches: Vec<Batch>, mut sources: BTreeSet<SourceId>) -> Vec<Effect> {
+        let passed = passed(self.begin, self.head.offset);
+        self.head.applied.add(&passed.header.source, passed.header.span, now_ms);
+        sources.insert(passed.header.source.clone());
+        batches.push(passed);
         self.number += 1;
         let id = Tip::new(self.epoch, self.number);
         let chunk = Chunk { id, previous: self.head.tip, at_ms: now_ms, batches };
         let forget = self.forget(now_ms);
-        let applied = self.head.applied.delta(sources);
+        let applied = self.head.applied.delta(&sources);
         let append = Append { chunk: chunk.clone(), offset: self.head.offset, applied, forget };
         self.stand(Standing::Appending(chunk), vec![Effect::Append(append)])
     }
@@ -356,8 +374,10 @@ impl Admission {
 
     fn committed(&mut self, now_ms: i64, chunk: Chunk) -> Vec<Effect> {
         self.failures = 0;
+        // A chained write is a look as well.
+        self.looked_ms = Some(now_ms);
         self.head.tip = chunk.id;
-        self.persisted = self.head.offset;
+        (self.persisted, self.begin) = (self.head.offset, self.head.offset);
         let mut effects = if self.queue.is_empty() { self.read_on() } else { self.admit(now_ms) };
         effects.insert(0, Effect::Committed(chunk));
         effects
@@ -383,6 +403,22 @@ impl Admission {
         self.queue.clear();
         self.stand(Standing::Resting, vec![Effect::Note(Note::Failed(error)), Effect::RetryAfter { after_ms }])
     }
+}
+
+/// Says that a chunk stands for these offsets. It has no rows, and says nothing of the time.
+fn passed(from: Offset, to: Offset) -> Batch {
+    let header = BatchHeader {
+        source: SourceId::mq(),
+        span: Span::new(Position(from.into()), Position(to.into())),
+        table: "".into(),
+        schema: 0,
+        rows: 0,
+        weighted: false,
+        positioned: false,
+        at_ms: 0,
+        hours: None,
+    };
+    Batch { header, body: Bytes::new() }
 }
 
 #[cfg(test)]

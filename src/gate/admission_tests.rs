@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::applied::Progress;
 use crate::model::batch::BatchHeader;
 use crate::model::position::{Position, Span};
 use crate::tier::check_chain;
@@ -59,6 +60,18 @@ fn following(limits: AdmissionLimits) -> Admission {
     admission
 }
 
+/// Beside the batches of a chunk: the offsets that it stands for.
+fn with_offsets(mut batches: Vec<Batch>, from: Offset, to: Offset) -> Vec<Batch> {
+    batches.push(passed(from, to));
+    batches
+}
+
+/// What an append says of the stream of pushes.
+fn pushed(append: &Append) -> &Progress {
+    let stream = SourceId::push("orders", 1);
+    &append.applied.iter().find(|(source, _)| *source == stream).expect("it is in the chunk").1
+}
+
 fn appended(effects: &[Effect]) -> &Append {
     effects
         .iter()
@@ -72,8 +85,8 @@ fn batches_become_chained_chunks_up_to_the_limits() {
     let effects = admission.step(5, read(0, vec![push(0, 6), push(6, 9), push(9, 12), push(12, 40)]));
     let first = appended(&effects).clone();
     assert_eq!((first.chunk.id, first.chunk.previous, first.chunk.at_ms), (Tip::new(7, 1), Tip::default(), 5));
-    assert_eq!((first.chunk.rows(), first.offset, first.applied.len()), (9, 2, 1));
-    assert_eq!(first.applied[0].1.high(), Position(9));
+    assert_eq!((first.chunk.rows(), first.offset, first.applied.len()), (9, 2, 2));
+    assert_eq!(pushed(&first).high(), Position(9));
     let effects = admission.step(6, Input::Appended(Ok(())));
     assert_eq!(effects[0], Effect::Committed(first.chunk));
     let second = appended(&effects).clone();
@@ -95,7 +108,7 @@ fn i3_counted_batches_are_skipped_and_their_offset_is_written_now_and_then() {
     assert_eq!((admission.offset(), admission.persisted()), (3, 1));
     let effects = admission.step(0, read(3, vec![push(1, 5)]));
     let empty = appended(&effects);
-    assert_eq!((empty.chunk.batches.len(), empty.offset, empty.applied.len()), (0, 4, 0));
+    assert_eq!((&empty.chunk.batches, empty.offset), (&with_offsets(vec![], 1, 4), 4));
 }
 
 #[test]
@@ -103,8 +116,8 @@ fn a_partly_counted_batch_is_passed_on_as_it_is() {
     let mut admission = following(LIMITS);
     let effects = admission.step(0, read(0, vec![push(0, 5), push(3, 8)]));
     let append = appended(&effects);
-    assert_eq!(append.chunk.batches, [push(0, 5), push(3, 8)]);
-    assert_eq!(append.applied[0].1.high(), Position(8));
+    assert_eq!(append.chunk.batches, with_offsets(vec![push(0, 5), push(3, 8)], 0, 2));
+    assert_eq!(pushed(append).high(), Position(8));
 }
 
 #[test]
@@ -195,7 +208,9 @@ fn an_mq_that_lost_or_trimmed_batches_is_noticed_and_read_where_it_can_be() {
     let effects = admission.step(0, trimmed);
     assert_eq!(effects, [Effect::Note(Note::MqTrimmed { from: 0, to: 4 }), Effect::ReadMq { from: 4 }]);
     let effects = admission.step(0, Input::Mq(Ok(MqRead { batches: vec![(4, push(9, 12))], low: 4, end: 5 })));
-    assert!(!appended(&effects).applied[0].1.beyond().is_empty(), "the gap shows by itself");
+    assert!(!pushed(appended(&effects)).beyond().is_empty(), "the gap shows by itself");
+    assert_eq!(appended(&effects).chunk.batches, with_offsets(vec![push(9, 12)], 4, 5), "and so does what mq forgot");
+    assert!(!admission.applied().get(&SourceId::mq()).expect("it is counted").beyond().is_empty());
     admission.step(0, Input::Appended(Ok(())));
     let effects = admission.step(0, Input::Mq(Ok(MqRead { batches: vec![], low: 2, end: 3 })));
     assert_eq!(effects, [Effect::Note(Note::MqWentBack { offset: 5, end: 3 }), Effect::ReadMq { from: 2 }]);
@@ -219,7 +234,7 @@ fn i6_keys_are_forgotten_by_age_when_mq_is_drained_and_by_number_always() {
     assert_eq!(forgotten, (0..4).map(SourceId::Request).collect::<Vec<_>>());
     let effects = admission.step(5_000, read(8, keyed(8..9)));
     assert_eq!(appended(&effects).forget, (4..8).map(SourceId::Request).collect::<Vec<_>>());
-    assert_eq!(admission.applied().len(), 1);
+    assert_eq!(admission.applied().len(), 2, "of requests the newest; and the offsets");
 }
 
 /// mq and kv as plain data, with the ways they fail.
@@ -365,6 +380,7 @@ proptest! {
         }
         prop_assert_eq!(previous, world.head.tip);
         let mut all = Applied::default();
+        all.add(&SourceId::mq(), Span::new(Position(0), Position(world.head.offset.into())), 0);
         world.mq.iter().for_each(|batch| all.add(&batch.header.source, batch.header.span, 0));
         prop_assert!(counted.covers(&all) && all.covers(&counted), "{counted:?} is not {all:?}");
         prop_assert!(world.head.applied.covers(&all));

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use tokio::time::{sleep, timeout};
 
@@ -129,7 +130,7 @@ async fn offered_rows_come_to_kv_and_the_owner_who_then_hears_that_all_is_quiet(
     assert!(answers.iter().all(|answer| matches!(answer, Ok(Accepted { duplicate: false, .. }))), "{answers:?}");
     stage.until_kv_has(210).await;
     let report = observe(&gate).await;
-    assert_eq!((report.counted.accepted_rows, report.counted.committed_rows, report.applied_sources), (210, 210, 1));
+    assert_eq!((report.counted.accepted_rows, report.counted.committed_rows, report.applied_sources), (210, 210, 2));
     let head = stage.kv.head(HERE).await.expect("kv is up");
     let source = SourceId::push("orders", 1);
     assert_eq!(head.applied.get(&source).expect("the source").high(), Position(210));

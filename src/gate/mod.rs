@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   HTTP body ─▶ row_reader ─▶ scatter ─▶ parts ──Offer──▶ sequencer ─▶ mq ─▶ admission ─▶ kv ─▶ push to the owner
-//!                csv_rows      columns                     (gate_actor, one per partition)    ╰─▶ idle
-//!                csv_lines     spread
-//!                ndjson_rows   moment
+//!                csv_rows      columns                     ╰── lane: one for each partition ──╯ ╰─▶ idle
+//!                csv_lines     spread                                   │
+//!                ndjson_rows   moment                               gate_actor
 //!   ╰───────────── gate_http ────────────╯
 //! ```
 //!
@@ -24,6 +24,8 @@ pub mod spread;
 pub mod value;
 
 pub mod admission;
+pub mod exchange;
+pub mod lane;
 pub mod pressure;
 pub mod retention;
 pub mod sequencer;

@@ -23,10 +23,17 @@ impl Retention {
         Self { keep_ms, samples: VecDeque::new(), trimmed: 0 }
     }
 
+    /// kv was found with this offset. It may be filled again before it is noted next: what it had before it went back it
+    /// has not had all the time.
+    pub fn seen(&mut self, offset: Offset) {
+        self.samples.retain(|(_, known)| *known <= offset);
+    }
+
     /// Notes what kv has, and gives the offset before which mq may forget, when that has moved.
     pub fn note(&mut self, now_ms: i64, offset: Offset) -> Option<Offset> {
         // kv, or the clock, went back: what was known of later does not hold.
-        self.samples.retain(|(at_ms, known)| *at_ms <= now_ms && *known <= offset);
+        self.seen(offset);
+        self.samples.retain(|(at_ms, _)| *at_ms <= now_ms);
         if self.samples.back().is_none_or(|(at_ms, _)| now_ms - at_ms >= self.keep_ms / SAMPLES) {
             self.samples.push_back((now_ms, offset));
         }
@@ -63,5 +70,14 @@ mod tests {
         retention.note(0, 100);
         assert_eq!(retention.note(400, 10), None);
         assert_eq!(retention.note(800, 20), Some(10));
+    }
+
+    #[test]
+    fn what_kv_lost_and_got_again_it_has_had_since_then_only() {
+        let mut retention = Retention::new(320);
+        retention.note(0, 100);
+        retention.seen(10);
+        assert_eq!(retention.note(400, 100), None);
+        assert_eq!(retention.note(720, 100), Some(100));
     }
 }

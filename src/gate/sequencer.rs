@@ -1,8 +1,8 @@
 //! Gives pushed rows their place in a source: a dense sequence per table, or a source of its own per keyed request.
 //!
 //! Invariant: a position is given once in an incarnation, whatever becomes of it; a stretch whose publication failed is
-//! published again as void, so that no gap stays for what nobody was told to be safe. Keyed requests are never voided:
-//! their retry carries the same span.
+//! published again as void, so that no gap stays for what nobody was told to be safe; if its gate dies before, the next
+//! one does it. Keyed requests are never voided: their retry carries the same span.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -152,8 +152,9 @@ impl Sequencer {
         match landed.source {
             SourceId::Stream { .. } if published => {}
             SourceId::Stream { .. } => {
-                let stream = self.streams.get_mut(&landed.table).expect("a stream outlives its publications");
-                add_hole(&mut stream.holes, landed.span);
+                // The gap of an earlier gate is still to be seen in what kv has.
+                let own = self.streams.get_mut(&landed.table).filter(|stream| stream.source == landed.source);
+                own.into_iter().for_each(|stream| add_hole(&mut stream.holes, landed.span));
             }
             SourceId::Request(_) if published => self.acknowledge(ticket, landed.source),
             SourceId::Request(_) => {
@@ -193,6 +194,25 @@ impl Sequencer {
             }
         }
         holes.into_iter().map(|(source, span, table, schema)| self.take_off(source, span, table, schema)).collect()
+    }
+
+    /// Takes the gaps that earlier gates left in `applied`, to be published as void. Only for what kv has of all that mq
+    /// ever had: batches come into mq in the order in which they were sent, so what is missing before a later one never
+    /// came, and nobody was told that it did.
+    pub fn inherited_voids(&mut self, applied: &Applied) -> Vec<Publication> {
+        let mut gaps = Vec::new();
+        // Streams come before requests, which may be many and have no gaps.
+        let streams = applied.iter().take_while(|(source, _)| matches!(source, SourceId::Stream { .. }));
+        for (source, progress) in streams {
+            let Some((table, _)) = source.as_push().filter(|(_, incarnation)| *incarnation < self.incarnation) else {
+                continue;
+            };
+            if !self.in_flight.values().any(|publication| publication.source == *source) {
+                gaps.extend(progress.gaps().map(|span| (source.clone(), span, Arc::from(table))));
+            }
+        }
+        gaps.truncate(self.limits.holes);
+        gaps.into_iter().map(|(source, span, table)| self.take_off(source, span, table, 0)).collect()
     }
 
     /// Stretches waiting to be voided.

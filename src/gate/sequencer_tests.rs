@@ -49,6 +49,27 @@ fn i2_a_failed_stretch_is_published_as_void_until_mq_has_it() {
 }
 
 #[test]
+fn i4_gaps_of_gates_before_are_voided_once_and_those_of_later_ones_never() {
+    let mut sequencer = Sequencer::new(4, LIMITS);
+    let mut applied = Applied::default();
+    for (source, from, to) in [
+        (SourceId::push("orders", 3), 2, 5),
+        (SourceId::push("orders", 5), 2, 5),
+        (SourceId::request("orders", "a"), 1, 2),
+        (SourceId::Stream { name: "db/orders".into(), incarnation: 1 }, 3, 4),
+    ] {
+        applied.add(&source, span(from, to), 0);
+    }
+    let voids = sequencer.inherited_voids(&applied);
+    assert_eq!(voids.iter().map(|void| (&*void.table, void.span)).collect::<Vec<_>>(), [("orders", span(0, 2))]);
+    assert_eq!(sequencer.inherited_voids(&applied), [], "it is under way");
+    sequencer.settle(voids[0].ticket, false);
+    let again = sequencer.inherited_voids(&applied);
+    assert_eq!((again.len(), sequencer.holes()), (1, 0));
+    sequencer.settle(again[0].ticket, true);
+}
+
+#[test]
 fn i6_too_many_failed_stretches_stop_new_ones() {
     let mut sequencer = Sequencer::new(4, LIMITS);
     for published in [false, true, false, true, false] {

@@ -74,6 +74,18 @@ impl MemoryKv {
         *lock(self.place(partition)) = Place::default();
     }
 
+    /// Loses the snapshot, as a failover to a replica that never had it does.
+    pub fn lose_snapshot(&self, partition: PartitionId) {
+        lock(self.place(partition)).snapshot = None;
+    }
+
+    /// Leaves only the beginning of the snapshot, as a crash in the middle of writing it does.
+    pub fn tear_snapshot(&self, partition: PartitionId) {
+        if let Some((_, bytes)) = &mut lock(self.place(partition)).snapshot {
+            bytes.truncate(bytes.len() / 2);
+        }
+    }
+
     pub fn usage(&self) -> TierUsage {
         let bytes = |place: &Mutex<Place>| lock(place).chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
         TierUsage { disk_bytes: 0, memory_bytes: self.partitions.iter().map(bytes).sum() }

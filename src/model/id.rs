@@ -60,6 +60,24 @@ impl SourceId {
         Self::Stream { name: format!("push/{table}").into(), incarnation }
     }
 
+    /// Table and incarnation of a stream that `push` named.
+    pub fn as_push(&self) -> Option<(&str, u64)> {
+        match self {
+            Self::Stream { name, incarnation } => Some((name.strip_prefix("push/")?, *incarnation)),
+            Self::Request(_) => None,
+        }
+    }
+
+    /// A partition's batches in mq as a source of their own, whose positions are the offsets: what a gate had to pass
+    /// over because mq had forgotten it shows as a gap.
+    pub fn mq() -> Self {
+        Self::Stream { name: "mq".into(), incarnation: 0 }
+    }
+
+    pub fn is_mq(&self) -> bool {
+        matches!(self, Self::Stream { name, incarnation: 0 } if &**name == "mq")
+    }
+
     /// The source of a request that named itself by `key`; the same key on another table is another request.
     pub fn request(table: &str, key: &str) -> Self {
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
@@ -189,6 +207,13 @@ mod tests {
         assert!(Key::int(-5) < Key::int(3));
         assert_eq!(Key::from_bytes(Bytes::from_static(&[INT_TAG, 0])), None);
         assert_eq!(Key::from_bytes(Bytes::from_static(&[TEXT_TAG, 0xff])), None);
+    }
+
+    #[test]
+    fn streams_of_gates_and_of_mq_are_told_apart() {
+        assert_eq!(SourceId::push("orders", 7).as_push(), Some(("orders", 7)));
+        assert_eq!((SourceId::mq().as_push(), SourceId::request("orders", "a").as_push()), (None, None));
+        assert!(SourceId::mq().is_mq() && !SourceId::push("mq", 0).is_mq());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! text ─▶ shape ─▶ parse ─▶ planner ─▶ plan        once per shape; literals become parameters
-//! plan ─▶ restrict ─▶ reader ─▶ engine ─▶ answer   per request: which blocks, the blocks, the rows, their form
+//! plan ─▶ restrict ─▶ reading ─▶ engine ─▶ answer   per request: which blocks, the blocks, the rows, their form
 //!                       └─ record ─▶ verdict ─▶ quality
 //! ```
 //!
@@ -24,6 +24,7 @@ pub mod parse;
 pub mod plan;
 pub mod planner;
 pub mod plans;
+pub mod reading;
 pub mod restrict;
 pub mod rewrite;
 pub mod selected;

@@ -1,8 +1,12 @@
 //! Reads under every state that two sinks can be in (design §7).
 
 use super::*;
+use crate::model::block::{BlockKey, StoredBlock};
 use crate::model::id::PartitionId;
+use crate::query::blocks::Blocks;
 use crate::query::fixture::{NOW_MS, PARTITIONS, World, record, row};
+use crate::query::reading::ReadBlocks;
+use crate::query::verdict::ServedBy;
 use crate::tier::SinkWrite;
 
 const ANY: Freshness = Freshness { max_age_ms: None, skip_cache: false };

@@ -253,7 +253,8 @@ impl Quality {
 
 /// Can the gap change what was asked?
 fn matters(gap: &Missing, asked: Asked<'_>) -> bool {
-    if gap.table != asked.table {
+    // Nobody may know the table of what is missing.
+    if !gap.table.is_empty() && gap.table != asked.table {
         return false;
     }
     match gap.hours_ms {

@@ -53,6 +53,7 @@ fn gaps_of_other_tables_and_other_hours_do_not_matter_and_unknown_ones_do() {
     let with = |gap| Record { missing: vec![gap], ..record(1) };
     let exact = |gap| quality(&[evidence(Some(with(gap)))]).exact;
     assert!(exact(gap("other", None, Some(1))));
+    assert!(!exact(gap("", None, None)), "it may be of any table");
     assert!(exact(gap("orders", Some((10 * HOUR_MS, 11 * HOUR_MS)), Some(1))));
     assert!(exact(gap("orders", Some((-3 * HOUR_MS, -HOUR_MS)), Some(1))));
     assert!(!exact(gap("orders", Some((9 * HOUR_MS, 10 * HOUR_MS)), Some(1))));

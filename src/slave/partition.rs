@@ -15,6 +15,7 @@ use super::settings::Settings;
 use super::snapshot::{self, Stand};
 use super::standing::Standing;
 use crate::kv::{ChunkRead, Head, Snapshot};
+use crate::model::applied::Applied;
 use crate::model::batch::Chunk;
 use crate::model::catalog::Catalog;
 use crate::model::id::{Epoch, PartitionId, Tip};
@@ -80,6 +81,11 @@ impl Partition {
 
     pub fn standing(&self) -> &Standing {
         &self.standing
+    }
+
+    /// What is counted.
+    pub fn applied(&self) -> &Applied {
+        &self.counting.applied
     }
 
     /// Rows counted since the beginning, for counters.
@@ -154,6 +160,11 @@ impl Partition {
 
     fn snapshot_read(&mut self, now_ms: i64, result: Result<Option<Snapshot>, TierError>) {
         match result {
+            // It will not get better: the state is made again from the chunks, if kv still has them all.
+            Err(error @ TierError::Damaged { .. }) => {
+                self.kv_trouble = Some(error.to_string());
+                self.loading = Loading::Due(Effect::ReadHead);
+            }
             Err(error) => self.retry_loading(now_ms, Effect::ReadSnapshot, &error),
             Ok(Some(found)) if found.epoch > self.epoch => self.standing.fence(format!("epoch {}", found.epoch)),
             Ok(found) => {
@@ -386,7 +397,3 @@ mod publication;
 #[cfg(test)]
 #[path = "partition_tests.rs"]
 mod tests;
-
-#[cfg(test)]
-#[path = "partition_world.rs"]
-mod world;

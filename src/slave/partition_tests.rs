@@ -201,6 +201,17 @@ fn a_snapshot_gives_the_whole_state_back() {
     assert_eq!(after.counting.fold.encode(&names), before.counting.fold.encode(&names));
 }
 
+#[test]
+fn i4_a_damaged_snapshot_is_not_asked_for_again_and_the_chunks_say_the_same() {
+    let mut partition = partition(5);
+    partition.step(0, Input::Tick);
+    let source = crate::model::codec::CodecError::malformed("snapshot", "torn");
+    let damaged = TierError::Damaged { tier: "kv", place: "snapshot".into(), source };
+    assert_eq!(partition.step(0, Input::SnapshotRead(Err(damaged))), [Effect::ReadHead]);
+    assert_eq!(partition.step(0, head(1)), [Effect::ReadChunks { after: Tip::default() }]);
+    assert!(partition.report().kv_trouble.is_some_and(|trouble| trouble.contains("torn")));
+}
+
 fn saving() -> Partition {
     let mut partition = counting(1);
     let effects = partition.step(100, Input::Tick);

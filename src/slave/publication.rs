@@ -103,7 +103,7 @@ impl Partition {
             span,
             hours_ms: None,
             changes: None,
-            reason: "not received".into(),
+            reason: if source.is_mq() { "mq forgot it before kv had it" } else { "not received" }.into(),
         };
         let missing: Vec<Missing> = gaps.by_ref().take(self.settings.missing_most).map(missing).collect();
         let unavailable =

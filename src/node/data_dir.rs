@@ -14,8 +14,9 @@ use thiserror::Error;
 use crate::config::Config;
 use crate::model::id::Epoch;
 
-/// Written into the state file; a build that does not know it refuses the folder.
-const FORMAT: u32 = 1;
+/// Written into the state file; a build that does not know it refuses the folder. Grows when what tiers or snapshots hold
+/// changes its form or meaning.
+const FORMAT: u32 = 2;
 const STATE_FILE: &str = "node.json";
 const LOCK_FILE: &str = "lock";
 
@@ -131,7 +132,10 @@ fn read(file: &Path) -> Result<Option<State>, DataDirError> {
     };
     let state: State = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
     if state.format != FORMAT {
-        return Err(damaged(format!("format {} is not known to this build", state.format)));
+        return Err(damaged(format!(
+            "it is of format {}, and this build reads format {FORMAT}; give another --data folder and load the rows again",
+            state.format
+        )));
     }
     Ok(Some(state))
 }

@@ -75,7 +75,7 @@ pub struct SledStore {
 /// What writers and the flush thread tell each other.
 #[derive(Debug, Default)]
 struct Flushing {
-    /// Bytes written since the last flush began.
+    /// Bytes written of which no flush has said yet that they are durable.
     unflushed: AtomicUsize,
     begun: AtomicU64,
     completed: AtomicU64,

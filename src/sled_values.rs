@@ -49,7 +49,19 @@ struct Writer {
     /// Files with records that may not be durable yet, the one being written included.
     unsynced: Vec<Arc<File>>,
     created: bool,
+    /// A sync failed: what it covered may be lost although the next one would succeed, for the system keeps no failure in
+    /// mind. As with sled, that is for good until the store is opened again.
+    failed: bool,
     record: Vec<u8>,
+}
+
+impl Writer {
+    fn check(&self) -> io::Result<()> {
+        match self.failed {
+            true => Err(io::Error::other("values could not be made durable before; restart to open the store again")),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Looks for files that nothing points into any more.
@@ -109,7 +121,8 @@ impl ValueLog {
         let end = recover(dir, &mut files, synced)?;
         let next = Pointer { file: generation, offset: 0 };
         assert!(files.keys().all(|number| *number < generation), "places are never used twice");
-        let writer = Writer { next, file: None, unsynced: Vec::new(), created: false, record: Vec::new() };
+        let writer =
+            Writer { next, file: None, unsynced: Vec::new(), created: false, failed: false, record: Vec::new() };
         let sweeper = Sweeper { files, offset: 0 };
         Ok(Self { dir: dir.into(), writer: Mutex::new(writer), sweeper: Mutex::new(sweeper), recovered: (end, next) })
     }
@@ -122,6 +135,7 @@ impl ValueLog {
 
     pub fn append(&self, key: &[u8], value: &[u8]) -> io::Result<Pointer> {
         let mut writer = lock(&self.writer);
+        writer.check()?;
         if writer.next.offset >= FILE_BYTES {
             self.end_file(&mut writer)?;
         }
@@ -163,6 +177,7 @@ impl ValueLog {
     pub fn sync(&self) -> io::Result<Pointer> {
         let (files, created, end) = {
             let mut writer = lock(&self.writer);
+            writer.check()?;
             let created = std::mem::take(&mut writer.created);
             (writer.unsynced.clone(), created, writer.next)
         };
@@ -171,7 +186,7 @@ impl ValueLog {
             if created { File::open(&self.dir)?.sync_all() } else { Ok(()) }
         })();
         let mut writer = lock(&self.writer);
-        writer.created |= created && synced.is_err();
+        writer.failed |= synced.is_err();
         synced?;
         let active = writer.file.clone();
         let is = |file: &Arc<File>, other: &Arc<File>| Arc::ptr_eq(file, other);

@@ -67,6 +67,24 @@ fn damage_before_what_is_durable_is_found_when_it_is_read() {
 }
 
 #[test]
+fn after_a_failed_sync_nothing_is_called_durable_until_the_log_is_opened_again() {
+    let dir = TempDir::new().unwrap();
+    let log = ValueLog::open(dir.path(), NOTHING, 1).unwrap();
+    let pointers = append(&log, 0..5);
+    // Not a thing that can be synced.
+    lock(&log.writer).unsynced.push(Arc::new(File::open("/dev/null").unwrap()));
+    assert!(log.sync().is_err());
+    lock(&log.writer).unsynced.pop();
+    assert!(log.sync().is_err(), "it would succeed now, and prove nothing");
+    assert!(log.append(&key(5), &value(5)).is_err());
+    assert_eq!(prefix(&log, &pointers), 5, "what is there can be read");
+    drop(log);
+    let log = ValueLog::open(dir.path(), NOTHING, 2).unwrap();
+    append(&log, 5..6);
+    assert!(log.sync().is_ok());
+}
+
+#[test]
 fn a_file_goes_when_nothing_points_into_it_and_not_before() {
     let dir = TempDir::new().unwrap();
     let log = ValueLog::open(dir.path(), NOTHING, 1).unwrap();

@@ -64,10 +64,15 @@ pub struct ClusterSettings {
 }
 
 impl ClusterSettings {
-    /// What nodes compare when they meet: every key with its value, but the secret, which they have proved by then.
+    /// What nodes compare when they meet: every key with its value, but the secret, which they have proved by then, and the
+    /// masters, whose set may change while nodes run.
     pub fn agreed(&self) -> Vec<(String, String)> {
         let table = toml::Table::try_from(self).expect("plain values are TOML");
-        table.into_iter().filter(|(key, _)| key != "secret").map(|(key, value)| (key, value.to_string())).collect()
+        table
+            .into_iter()
+            .filter(|(key, _)| key != "secret" && key != "masters")
+            .map(|(key, value)| (key, value.to_string()))
+            .collect()
     }
 }
 

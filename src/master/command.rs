@@ -3,8 +3,6 @@
 //! Invariant: a command carries everything that decides its outcome, its time included, so that every master comes to the
 //! same catalog.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +10,8 @@ use crate::model::codec::{self, CodecError};
 use crate::model::id::Epoch;
 use crate::model::incident::IncidentKind;
 use crate::model::mode::{Mode, Policy, Tier};
-use crate::model::task::{Assignment, BootId, NodeName, NodeState, Role, Task};
+pub use crate::model::task::NodeProfile;
+use crate::model::task::{Assignment, BootId, NodeName, NodeState, Task};
 
 /// One decision of the active master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,21 +91,6 @@ pub enum Change {
     },
     /// Nothing but its time: ends drills.
     PassTime,
-}
-
-/// What a node says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeProfile {
-    pub name: NodeName,
-    pub boot: BootId,
-    pub roles: BTreeSet<Role>,
-    /// For other nodes, and for people.
-    pub listen: Option<String>,
-    pub http: Option<String>,
-    /// The machine, where it is known: a standby is on another one, if there is another.
-    pub host: Option<String>,
-    /// How much it is to be given, in proportion to the others; 100 is usual.
-    pub weight: u32,
 }
 
 /// A task for another owner or standby.

@@ -19,6 +19,7 @@ pub mod metric;
 pub mod mode;
 pub mod position;
 pub mod quality;
+pub mod report;
 pub mod rows;
 pub mod schema;
 pub mod sql_error;

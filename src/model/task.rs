@@ -2,6 +2,7 @@
 //!
 //! Invariant: a task has one owner at a time; its epoch grows whenever the owner changes and is never given twice, to no task.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -40,6 +41,21 @@ pub enum Role {
     Query,
     Master,
     Store,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeProfile {
+    pub name: NodeName,
+    pub boot: BootId,
+    pub roles: BTreeSet<Role>,
+    /// For other nodes, and for people.
+    pub listen: Option<String>,
+    pub http: Option<String>,
+    /// The machine, where it is known: a standby is on another one, if there is another.
+    pub host: Option<String>,
+    /// How much it is to be given, in proportion to the others; 100 is usual.
+    pub weight: u32,
 }
 
 /// Work with one owner.

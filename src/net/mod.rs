@@ -12,6 +12,7 @@
 //! Invariant: a role knows messages, never who receives them.
 
 pub mod caller;
+pub mod control;
 pub mod error;
 #[cfg(test)]
 mod fixture_tests;
@@ -27,6 +28,7 @@ pub mod message;
 mod mux;
 mod outgoing;
 mod refusals;
+pub mod service;
 pub mod settings;
 mod stream_state;
 mod streams;

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Int64Type};
 use super::QueryError;
 use super::codes::{self, LongTexts};
 use super::groups::Distinct;
-use super::selected::Selected;
+use super::selected::{Chosen, Fewer};
 use super::sums::Sums;
 use crate::model::aggregate_call::Function;
 
@@ -60,20 +60,21 @@ impl Accumulator {
         Self { output: output.clone(), state }
     }
 
-    /// Adds the rows selected, whose groups are `numbers`; `filter` says which of them count.
+    /// Adds the rows chosen; `filter` says which of them count. `small`: of the argument, as `sums::are_small` says.
     pub fn update(
         &mut self,
-        (selected, numbers): (&Selected, &[u32]),
-        group_count: usize,
+        chosen: Chosen<'_>,
         argument: Option<&dyn Array>,
+        small: impl FnOnce() -> bool,
         filter: Option<&BooleanArray>,
     ) -> Result<(), QueryError> {
-        let counted = selected.counted(numbers, argument, filter);
-        let (selected, numbers) = counted.as_ref().map_or((selected, numbers), |(rows, kept)| (rows, kept.as_slice()));
+        let fewer = chosen.counted(argument, filter);
+        let chosen = fewer.as_ref().map_or(chosen, Fewer::chosen);
+        let (Chosen { selected, numbers, counts: added }, group_count) = (chosen, chosen.counts.len());
         match &mut self.state {
             State::Count(counts) => {
                 counts.resize(group_count, 0);
-                numbers.iter().for_each(|group| counts[*group as usize] += 1);
+                counts.iter_mut().zip(added).for_each(|(count, more)| *count += more);
             }
             State::CountDistinct { counts, distinct } => {
                 counts.resize(group_count, 0);
@@ -82,7 +83,7 @@ impl Accumulator {
             }
             State::Sum(sums) | State::Avg { sums, .. } => {
                 sums.resize(group_count);
-                add_up(sums, selected, numbers, argument.expect("a sum has an argument"))?;
+                add_up(sums, chosen, argument.expect("a sum has an argument"), small)?;
             }
             State::Extreme { codes, largest } => {
                 codes.resize(group_count, None);
@@ -150,12 +151,15 @@ impl Accumulator {
     }
 }
 
-fn add_up(sums: &mut Sums, selected: &Selected, numbers: &[u32], argument: &dyn Array) -> Result<(), QueryError> {
+fn add_up(
+    sums: &mut Sums,
+    chosen: Chosen<'_>,
+    argument: &dyn Array,
+    small: impl FnOnce() -> bool,
+) -> Result<(), QueryError> {
     let added = match argument.data_type() {
-        DataType::Int64 => sums.add_ints(selected, numbers, argument.as_primitive::<Int64Type>().values()),
-        DataType::Decimal128(..) => {
-            sums.add_decimals(selected, numbers, argument.as_primitive::<Decimal128Type>().values())
-        }
+        DataType::Int64 => sums.add(chosen, argument.as_primitive::<Int64Type>().values(), small()),
+        DataType::Decimal128(..) => sums.add(chosen, argument.as_primitive::<Decimal128Type>().values(), small()),
         DataType::Null => Ok(()),
         other => unreachable!("a plan does not sum {other}"),
     };
@@ -186,6 +190,11 @@ mod tests {
     use super::*;
     use arrow::datatypes::{DataType, Float64Type};
 
+    /// All rows of a block whose groups are these.
+    fn all(numbers: &[u32], groups: usize) -> Fewer {
+        Fewer::all(numbers, groups)
+    }
+
     #[test]
     fn averages_are_rounded_half_away_from_zero() {
         for (sum, count, more, expected) in [
@@ -210,13 +219,14 @@ mod tests {
     #[test]
     fn a_sum_beyond_38_digits_is_an_error_and_never_wraps() {
         let decimal = DataType::Decimal128(38, 2);
+        let two = all(&[0, 0], 1);
         let large = Decimal128Array::from(vec![LARGEST as i128, 1]).with_data_type(decimal.clone());
         let mut sum = Accumulator::new(Function::Sum, Some(&decimal), &decimal);
-        sum.update((&Selected::All(2), &[0, 0]), 1, Some(&large), None).expect("128 bits hold it");
+        sum.update(two.chosen(), Some(&large), || false, None).expect("128 bits hold it");
         assert!(sum.finish(1).is_err());
         let mut sum = Accumulator::new(Function::Sum, Some(&decimal), &decimal);
-        sum.update((&Selected::All(2), &[0, 0]), 1, Some(&large), None).expect("128 bits hold it");
-        assert!(sum.update((&Selected::All(2), &[0, 0]), 1, Some(&large), None).is_err());
+        sum.update(two.chosen(), Some(&large), || false, None).expect("128 bits hold it");
+        assert!(sum.update(two.chosen(), Some(&large), || false, None).is_err());
     }
 
     #[test]
@@ -226,7 +236,7 @@ mod tests {
         let groups = [0, 0, 0, 1];
         let run = |function, output: &DataType| {
             let mut accumulator = Accumulator::new(function, Some(&DataType::Int64), output);
-            accumulator.update((&Selected::All(4), &groups), 2, Some(&values), Some(&filter)).expect("no overflow");
+            accumulator.update(all(&groups, 2).chosen(), Some(&values), || true, Some(&filter)).expect("no overflow");
             accumulator.finish(3).expect("no overflow")
         };
         let counts = run(Function::Count, &DataType::Int64);
@@ -244,12 +254,12 @@ mod tests {
     fn extremes_of_texts_and_doubles() {
         let texts = StringArray::from(vec![Some("b"), Some("a much longer text than fifteen"), None, Some("c")]);
         let mut least = Accumulator::new(Function::Min, Some(&DataType::Utf8), &DataType::Utf8);
-        least.update((&Selected::All(4), &[0; 4]), 1, Some(&texts), None).expect("texts compare");
+        least.update(all(&[0; 4], 1).chosen(), Some(&texts), || false, None).expect("texts compare");
         let found = least.finish(1).expect("a text");
         assert_eq!(found.as_string::<i32>().value(0), "a much longer text than fifteen");
         let doubles = arrow::array::Float64Array::from(vec![1.5, f64::NAN, -3.0]);
         let mut least = Accumulator::new(Function::Min, Some(&DataType::Float64), &DataType::Float64);
-        least.update((&Selected::All(3), &[0; 3]), 1, Some(&doubles), None).expect("doubles compare");
+        least.update(all(&[0; 3], 1).chosen(), Some(&doubles), || false, None).expect("doubles compare");
         assert_eq!(least.finish(1).expect("a double").as_primitive::<Float64Type>().value(0), -3.0);
     }
 }

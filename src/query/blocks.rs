@@ -6,10 +6,10 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
+use super::block::Block;
 use super::memo::Memo;
 use super::settings::Settings;
 use crate::model::block::{BlockKey, Day, MetricTableId, StoredBlock};
@@ -30,8 +30,8 @@ pub enum Origin {
 pub struct Decoded {
     version: Tip,
     bytes: Bytes,
-    pub rows: RecordBatch,
-    /// Of the rows in memory.
+    pub block: Block,
+    /// Of the block in memory.
     size: usize,
 }
 
@@ -87,10 +87,12 @@ impl Blocks {
         {
             return Ok(known);
         }
-        let rows = decode_rows(schema, &block.rows)?;
-        let size = size(&rows);
-        let decoded = Arc::new(Decoded { version: block.version, bytes: block.rows.clone(), rows, size });
-        self.decoded.insert(place, decoded.clone(), size + block.rows.len() + ENTRY_BYTES);
+        let (version, bytes) = (block.version, block.rows.clone());
+        let block = Block::from(decode_rows(schema, &bytes)?);
+        let size = block.size();
+        let stored_bytes = bytes.len();
+        let decoded = Arc::new(Decoded { version, bytes, block, size });
+        self.decoded.insert(place, decoded.clone(), size + stored_bytes + ENTRY_BYTES);
         Ok(decoded)
     }
 
@@ -109,9 +111,4 @@ impl Blocks {
 /// The version alone does not suffice: a sink that lost its last writes may see a version twice.
 fn same(one: &Bytes, two: &Bytes) -> bool {
     (one.as_ptr() == two.as_ptr() && one.len() == two.len()) || one == two
-}
-
-fn size(rows: &RecordBatch) -> usize {
-    let column = |column: &Arc<dyn Array>| column.to_data().get_slice_memory_size().unwrap_or(0);
-    rows.columns().iter().map(column).sum()
 }

@@ -4,16 +4,17 @@
 //! in all that the query orders by; no more rows are kept than the answer may have, or the slice needs.
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, filter_record_batch, take};
 use arrow::datatypes::SchemaRef;
 
 use super::QueryError;
 use super::accumulate::Accumulator;
-use super::groups::Groups;
+use super::block::{self, Block};
+use super::groups::{Groups, Keys};
 use super::order::{Direction, Slice, sorted};
-use super::plan::{Grouping, OrderValue, Plan};
-use super::selected::Selected;
+use super::passing::Passing;
+use super::plan::{Bound, Grouping, OrderValue, Plan};
+use super::selected::{Chosen, Selected, count};
 use crate::model::expr::{Context, Expr};
 
 /// Ordered rows kept before those that cannot come into the slice are dropped; at least this many.
@@ -30,14 +31,15 @@ pub enum Need {
 pub struct Engine;
 
 impl Engine {
-    /// The answer of `plan` over `blocks`, whose columns are the metric table's.
+    /// The answer of `plan` over `blocks`, whose columns are the metric table's: those that `bound.scan` asks for.
     pub fn execute(
         plan: &Plan,
-        blocks: &[RecordBatch],
+        bound: &Bound,
+        blocks: &[Block],
         context: &Context<'_>,
         rows_limit: usize,
     ) -> Result<RecordBatch, QueryError> {
-        let mut execution = Execution::new(plan, plan.bind(context)?.slice, rows_limit);
+        let mut execution = Execution::new(plan, bound, rows_limit);
         for block in blocks {
             if execution.push(block, context)? == Need::Enough {
                 break;
@@ -51,6 +53,7 @@ impl Engine {
 pub struct Execution<'a> {
     plan: &'a Plan,
     slice: Slice,
+    whole_days: bool,
     rows_limit: usize,
     reduction: Reduction<'a>,
 }
@@ -80,21 +83,22 @@ struct Grouped<'a> {
 }
 
 impl<'a> Execution<'a> {
-    pub fn new(plan: &'a Plan, slice: Slice, rows_limit: usize) -> Self {
+    pub fn new(plan: &'a Plan, bound: &Bound, rows_limit: usize) -> Self {
         let reduction = match &plan.grouping {
             None => Reduction::Rows(Rows::default()),
             Some(grouping) => Reduction::Groups(Box::new(Grouped::new(grouping))),
         };
-        Self { plan, slice, rows_limit, reduction }
+        Self { plan, slice: bound.slice, whole_days: bound.scan.whole_days, rows_limit, reduction }
     }
 
-    /// Takes in one block.
-    pub fn push(&mut self, block: &RecordBatch, context: &Context<'_>) -> Result<Need, QueryError> {
-        let Some(passing) = Passing::of(self.plan, block, context)? else { return Ok(Need::More) };
+    /// Takes in one block, which the scan asks for.
+    pub fn push(&mut self, block: &Block, context: &Context<'_>) -> Result<Need, QueryError> {
+        let passing = Passing::of(self.plan, self.whole_days, block, context)?;
+        let Some(passing) = passing else { return Ok(Need::More) };
         match &mut self.reduction {
-            Reduction::Groups(grouped) => grouped.push(&passing, context).map(|()| Need::More),
+            Reduction::Groups(grouped) => grouped.push(self.plan, &passing, context).map(|()| Need::More),
             Reduction::Rows(kept) => {
-                let rows = passing.filtered()?;
+                let rows = passing.rows(self.plan)?;
                 kept.count += rows.num_rows();
                 kept.parts.push(answer_columns(self.plan, &rows, context)?);
                 self.bound_rows()
@@ -142,42 +146,6 @@ impl<'a> Execution<'a> {
             return Err(QueryError::RowsLimit(self.rows_limit));
         }
         batch(&self.plan.schema, columns, rows)
-    }
-}
-
-/// The rows of a block that all conditions hold for.
-struct Passing {
-    /// All rows of the block, with the columns that are read.
-    rows: RecordBatch,
-    /// `None`: all of them pass.
-    selection: Option<BooleanBuffer>,
-}
-
-impl Passing {
-    /// `None` if no row passes.
-    fn of(plan: &Plan, block: &RecordBatch, context: &Context<'_>) -> Result<Option<Self>, QueryError> {
-        let mut selection = None;
-        for condition in &plan.filter {
-            let (passed, _) = condition.evaluate_filter(block, context)?.into_parts();
-            selection = Some(match selection {
-                None => passed,
-                Some(before) => &before & &passed,
-            });
-        }
-        let passed = selection.as_ref().map_or(block.num_rows(), BooleanBuffer::count_set_bits);
-        if passed == 0 {
-            return Ok(None);
-        }
-        let columns = plan.read.iter().map(|column| block.column(*column).clone()).collect();
-        let rows = batch(&plan.read_schema, columns, block.num_rows())?;
-        Ok(Some(Self { selection: selection.filter(|_| passed < rows.num_rows()), rows }))
-    }
-
-    fn filtered(&self) -> Result<RecordBatch, QueryError> {
-        match &self.selection {
-            None => Ok(self.rows.clone()),
-            Some(selection) => Ok(filter_record_batch(&self.rows, &selection.clone().into())?),
-        }
     }
 }
 
@@ -257,24 +225,39 @@ impl<'a> Grouped<'a> {
         }
     }
 
-    fn push(&mut self, passing: &Passing, context: &Context<'_>) -> Result<(), QueryError> {
-        match &passing.selection {
-            Some(selection) if self.columns_only => self.add(&passing.rows, &Selected::of(selection), context),
-            _ => {
-                let rows = passing.filtered()?;
-                self.add(&rows, &Selected::All(rows.num_rows()), context)
-            }
+    fn push(&mut self, plan: &Plan, passing: &Passing<'_>, context: &Context<'_>) -> Result<(), QueryError> {
+        if self.columns_only {
+            return self.add_columns(plan, passing);
         }
+        let rows = passing.rows(plan)?;
+        let key = |key| value(key, &rows, context).map(|array| Keys { array, dictionary: None });
+        let keys: Vec<_> = self.grouping.keys.iter().map(key).collect::<Result<_, _>>()?;
+        let selected = Selected::All(rows.num_rows());
+        self.groups.assign(&keys, &selected, &mut self.numbers);
+        let counts = count(&self.numbers, self.groups.len());
+        let chosen = Chosen { selected: &selected, numbers: &self.numbers, counts: &counts };
+        for (call, accumulator) in self.grouping.calls.iter().zip(&mut self.accumulators) {
+            let argument = call.argument.as_ref().map(|argument| value(argument, &rows, context)).transpose()?;
+            let filter = call.filter.as_ref().map(|filter| filter.evaluate_filter(&rows, context)).transpose()?;
+            let small = || argument.as_ref().is_some_and(|argument| block::is_small(argument));
+            accumulator.update(chosen, argument.as_deref(), small, filter.as_ref())?;
+        }
+        Ok(())
     }
 
-    fn add(&mut self, rows: &RecordBatch, selected: &Selected, context: &Context<'_>) -> Result<(), QueryError> {
-        let keys: Vec<_> = self.grouping.keys.iter().map(|key| value(key, rows, context)).collect::<Result<_, _>>()?;
+    /// Uses what is known of the columns, and leaves rows where they are.
+    fn add_columns(&mut self, plan: &Plan, passing: &Passing<'_>) -> Result<(), QueryError> {
+        let Passing { block, selected } = passing;
+        let column = |expr: &Expr| block.column(plan.read[expr.as_column().expect("columns only")]);
+        let key = |key: &Expr| Keys { array: column(key).array.clone(), dictionary: column(key).dictionary() };
+        let keys: Vec<_> = self.grouping.keys.iter().map(key).collect();
         self.groups.assign(&keys, selected, &mut self.numbers);
+        let counts = count(&self.numbers, self.groups.len());
+        let chosen = Chosen { selected, numbers: &self.numbers, counts: &counts };
         for (call, accumulator) in self.grouping.calls.iter().zip(&mut self.accumulators) {
-            let argument = call.argument.as_ref().map(|argument| value(argument, rows, context)).transpose()?;
-            let filter = call.filter.as_ref().map(|filter| filter.evaluate_filter(rows, context)).transpose()?;
-            let counted = (selected, self.numbers.as_slice());
-            accumulator.update(counted, self.groups.len(), argument.as_deref(), filter.as_ref())?;
+            let argument = call.argument.as_ref().map(column);
+            let small = || argument.is_some_and(|argument| argument.is_small());
+            accumulator.update(chosen, argument.map(|argument| argument.array.as_ref()), small, None)?;
         }
         Ok(())
     }

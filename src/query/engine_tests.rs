@@ -20,15 +20,16 @@ fn run(sql: &str, rows: &[Row], piece: usize) -> Result<RecordBatch, QueryError>
     let prepared = plans.prepare(sql)?;
     let calendar = Calendar::utc();
     let context = Context { params: &prepared.params, now_us: DAY_START_US, calendar: &calendar };
-    let scan = prepared.plan.bind(&context)?.scan;
+    let bound = prepared.plan.bind(&context)?;
+    let scan = &bound.scan;
     let wanted = blocks(&prepared.plan.table, rows).into_iter().filter(|(key, _)| {
         scan.days.contains(&key.day) && scan.keys.as_ref().is_none_or(|keys| keys.contains(&key.key))
     });
     let pieces = wanted.flat_map(|(_, block)| {
         let count = block.num_rows();
-        (0..count).step_by(piece).map(move |from| block.slice(from, piece.min(count - from))).collect::<Vec<_>>()
+        (0..count).step_by(piece).map(move |from| block.slice(from, piece.min(count - from)).into()).collect::<Vec<_>>()
     });
-    Engine::execute(&prepared.plan, &pieces.collect::<Vec<_>>(), &context, 10_000)
+    Engine::execute(&prepared.plan, &bound, &pieces.collect::<Vec<_>>(), &context, 10_000)
 }
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {
@@ -217,11 +218,12 @@ fn more_rows_than_an_answer_may_have_are_an_error_and_never_cut() {
     let rows: Vec<Row> = (0..60).map(|hour| row(hour, 1, "a", hour, 1)).collect();
     let plans = Plans::new(catalog(), &Settings::for_tests());
     let table: &MetricTable = &catalog().metric_table("gmv_hour").expect("defined").clone();
-    let (block, calendar) = ([batch(table, &rows)], Calendar::utc());
+    let (block, calendar) = ([batch(table, &rows).into()], Calendar::utc());
     let limited = |sql: &str| {
         let prepared = plans.prepare(sql).expect(sql);
         let context = Context { params: &prepared.params, now_us: 0, calendar: &calendar };
-        Engine::execute(&prepared.plan, &block, &context, 50).map(|found| found.num_rows())
+        let bound = prepared.plan.bind(&context).expect("bound");
+        Engine::execute(&prepared.plan, &bound, &block, &context, 50).map(|found| found.num_rows())
     };
     assert_eq!(limited("select orders from gmv_hour"), Err(QueryError::RowsLimit(50)));
     assert_eq!(limited("select orders from gmv_hour order by gmv"), Err(QueryError::RowsLimit(50)));
@@ -238,10 +240,11 @@ fn ordered_rows_beyond_the_limit_are_dropped_on_the_way() {
     let prepared = plans.prepare("select orders from gmv_hour order by orders desc limit 3").expect("a plan");
     let calendar = Calendar::utc();
     let context = Context { params: &prepared.params, now_us: 0, calendar: &calendar };
-    let mut execution = Execution::new(&prepared.plan, prepared.plan.bind(&context).expect("bound").slice, 10);
+    let bound = prepared.plan.bind(&context).expect("bound");
+    let mut execution = Execution::new(&prepared.plan, &bound, 10);
     for block in 0..20 {
         let rows: Vec<Row> = (0..1_000).map(|n| row(0, 1, "a", block * 1_000 + (n * 7) % 1_000, 1)).collect();
-        assert_eq!(execution.push(&batch(&table, &rows), &context), Ok(Need::More));
+        assert_eq!(execution.push(&batch(&table, &rows).into(), &context), Ok(Need::More));
         let Reduction::Rows(kept) = &execution.reduction else { panic!("no groups") };
         assert!(kept.count <= KEEP_AT_LEAST);
     }
@@ -256,8 +259,9 @@ fn rows_in_no_order_stop_being_read_once_there_are_enough() {
     let prepared = plans.prepare("select orders from gmv_hour limit 3 offset 1").expect("a plan");
     let calendar = Calendar::utc();
     let context = Context { params: &prepared.params, now_us: 0, calendar: &calendar };
-    let mut execution = Execution::new(&prepared.plan, prepared.plan.bind(&context).expect("bound").slice, 10);
-    let block = batch(&table, &[row(0, 1, "a", 1, 1), row(1, 1, "a", 2, 1)]);
+    let bound = prepared.plan.bind(&context).expect("bound");
+    let mut execution = Execution::new(&prepared.plan, &bound, 10);
+    let block = batch(&table, &[row(0, 1, "a", 1, 1), row(1, 1, "a", 2, 1)]).into();
     assert_eq!(execution.push(&block, &context), Ok(Need::More));
     assert_eq!(execution.push(&block, &context), Ok(Need::Enough));
     assert_eq!(ints(&execution.finish(&context).expect("rows"), 0), [Some(2), Some(1), Some(2)]);

@@ -6,88 +6,21 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
-use hashbrown::HashTable;
 
+use super::block::Dictionary;
 use super::codes::{self, LongTexts};
+use super::numbers::Numbers;
 use super::selected::Selected;
 
-/// Numbers for codes.
-#[derive(Debug)]
-pub struct Numbers {
-    table: HashTable<u32>,
-    codes: Vec<i128>,
-    /// The number that stands for null, once one was met; its code is not a value's.
-    null: Option<u32>,
-    /// Codes asked for lately, each where its bits put it: most rows need no more than one comparison.
-    recent: Box<[Recent; 1 << RECENT_BITS]>,
+/// A group column of a block.
+pub struct Keys<'a> {
+    pub array: ArrayRef,
+    /// Where the column has few values, and that is known.
+    pub dictionary: Option<&'a Dictionary>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Recent {
-    code: i128,
-    number: u32,
-}
-
-const RECENT_BITS: u32 = 6;
-
-impl Default for Numbers {
-    fn default() -> Self {
-        // An empty entry has a code whose place is another, so that nobody finds it there.
-        let mut recent = Box::new([Recent { code: 0, number: 0 }; 1 << RECENT_BITS]);
-        let (at, elsewhere) = (place(0), 1);
-        assert!(place(elsewhere) != at, "two codes at two places");
-        recent[at].code = elsewhere;
-        Self { table: HashTable::new(), codes: Vec::new(), null: None, recent }
-    }
-}
-
-impl Numbers {
-    #[inline(always)]
-    pub fn of(&mut self, code: i128) -> u32 {
-        let recent = &self.recent[place(code)];
-        if recent.code == code { recent.number } else { self.look_up(code) }
-    }
-
-    #[inline(never)]
-    fn look_up(&mut self, code: i128) -> u32 {
-        let codes = &self.codes;
-        let known = self.table.find(mix(code), |number| codes[*number as usize] == code).copied();
-        let number = known.unwrap_or_else(|| self.add(code));
-        self.recent[place(code)] = Recent { code, number };
-        number
-    }
-
-    #[cold]
-    fn add(&mut self, code: i128) -> u32 {
-        let number = u32::try_from(self.codes.len()).expect("a query reads fewer than 2^32 rows");
-        self.codes.push(code);
-        let codes = &self.codes;
-        self.table.insert_unique(mix(code), number, |number| mix(codes[*number as usize]));
-        number
-    }
-
-    pub fn len(&self) -> usize {
-        self.codes.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.codes.is_empty()
-    }
-}
-
-/// Which recent entry a code may have (Fibonacci hashing, Knuth).
-#[inline]
-fn place(code: i128) -> usize {
-    let folded = code as u64 ^ ((code >> 64) as u64).rotate_left(32);
-    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - RECENT_BITS)) as usize
-}
-
-/// A folded multiplication (as in wyhash): all bits of the code reach all bits of the hash.
-fn mix(code: i128) -> u64 {
-    let (low, high) = (code as u64 ^ 0x2d35_8dcc_aa6c_78a5, (code >> 64) as u64 ^ 0x8bb8_4b93_962e_acc9);
-    let product = u128::from(low) * u128::from(high);
-    product as u64 ^ (product >> 64) as u64
-}
+/// No number: a query has fewer groups.
+const UNKNOWN: u32 = u32::MAX;
 
 /// One group column: numbers for its values.
 #[derive(Debug)]
@@ -101,6 +34,36 @@ pub struct Column {
 impl Column {
     pub fn new(data_type: DataType) -> Self {
         Self { data_type, numbers: Numbers::default(), long: LongTexts::default(), scratch: Vec::new() }
+    }
+
+    /// Puts the number of each selected row's value into `found`.
+    fn number_keys(&mut self, keys: &Keys<'_>, selected: &Selected, found: &mut Vec<u32>) {
+        let Some(dictionary) = keys.dictionary else { return self.number(keys.array.as_ref(), selected, found) };
+        found.clear();
+        // A value whose rows are all left out makes no group, so each is numbered when a row has it.
+        let mut known = [UNKNOWN; 1 << u8::BITS];
+        let mut number = |row: usize| {
+            let at = usize::from(dictionary.numbers[row]);
+            if known[at] == UNKNOWN {
+                known[at] = self.number_at(&keys.array, dictionary.first[at] as usize);
+            }
+            known[at]
+        };
+        match selected {
+            Selected::All(rows) => found.extend((0..*rows).map(number)),
+            Selected::Rows(rows) => found.extend(rows.iter().map(|row| number(*row as usize))),
+        }
+    }
+
+    #[cold]
+    fn number_at(&mut self, array: &dyn Array, row: usize) -> u32 {
+        let value = array.slice(row, 1);
+        if value.logical_nulls().is_some_and(|nulls| nulls.null_count() > 0) {
+            return self.numbers.of_null();
+        }
+        self.scratch.clear();
+        codes::encode(&value, &mut self.long, &mut self.scratch);
+        self.numbers.of(self.scratch[0])
     }
 
     /// Puts the number of each selected row's value into `found`.
@@ -120,8 +83,7 @@ impl Column {
     }
 
     fn values(&self, numbers: impl Iterator<Item = u32>) -> ArrayRef {
-        let code = |number| (Some(number) != self.numbers.null).then(|| self.numbers.codes[number as usize]);
-        codes::decode(&self.data_type, numbers.map(code), &self.long)
+        codes::decode(&self.data_type, numbers.map(|number| self.numbers.code(number)), &self.long)
     }
 }
 
@@ -164,13 +126,6 @@ impl Numbers {
             }),
         }
     }
-
-    fn of_null(&mut self) -> u32 {
-        *self.null.get_or_insert_with(|| {
-            self.codes.push(0);
-            u32::try_from(self.codes.len() - 1).expect("a query reads fewer than 2^32 rows")
-        })
-    }
 }
 
 /// The groups of a query.
@@ -200,14 +155,14 @@ impl Groups {
     }
 
     /// Puts the group number of each selected row into `numbers`, at the row's place in the selection.
-    pub fn assign(&mut self, arrays: &[ArrayRef], selected: &Selected, numbers: &mut Vec<u32>) {
+    pub fn assign(&mut self, keys: &[Keys<'_>], selected: &Selected, numbers: &mut Vec<u32>) {
         let Some((first, others)) = self.columns.split_first_mut() else {
             numbers.clear();
             return numbers.resize(selected.len(), 0);
         };
-        first.number(&arrays[0], selected, numbers);
-        for ((column, pairs), array) in others.iter_mut().zip(&mut self.pairs).zip(&arrays[1..]) {
-            column.number(array, selected, &mut self.second);
+        first.number_keys(&keys[0], selected, numbers);
+        for ((column, pairs), keys) in others.iter_mut().zip(&mut self.pairs).zip(&keys[1..]) {
+            column.number_keys(keys, selected, &mut self.second);
             for (number, second) in numbers.iter_mut().zip(&self.second) {
                 *number = pairs.of(i128::from(u64::from(*number) << 32 | u64::from(*second)));
             }
@@ -219,7 +174,7 @@ impl Groups {
         let mut numbers: Vec<u32> = (0..self.len() as u32).collect();
         let mut arrays = Vec::with_capacity(self.columns.len());
         for (column, pairs) in self.columns.iter().skip(1).zip(&self.pairs).rev() {
-            let pair = |number: u32| pairs.codes[number as usize] as u64;
+            let pair = |number: u32| pairs.code(number).expect("a pair is not null") as u64;
             arrays.push(column.values(numbers.iter().map(|number| pair(*number) as u32)));
             numbers.iter_mut().for_each(|number| *number = (pair(*number) >> 32) as u32);
         }
@@ -262,9 +217,11 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use arrow::array::{Int64Array, StringArray};
+    use arrow::array::{Int64Array, RecordBatch, StringArray};
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
+
+    use crate::query::block::Block;
 
     type Row = (Option<i64>, Option<String>);
 
@@ -276,6 +233,7 @@ mod tests {
                     (prop::option::of(-2i64..2), prop::option::of("[a-c]{0,2}|[a-b]{16,17}")), 0..20,
                 ), 0..4,
             ),
+            learns: bool,
         ) {
             let mut groups = Groups::new([DataType::Int64, DataType::Utf8].into_iter());
             let mut expected: Vec<Row> = Vec::new();
@@ -283,7 +241,15 @@ mod tests {
             for rows in &blocks {
                 let ints: Int64Array = rows.iter().map(|row| row.0).collect();
                 let texts: StringArray = rows.iter().map(|row| row.1.as_deref()).collect();
-                groups.assign(&[Arc::new(ints), Arc::new(texts)], &Selected::All(rows.len()), &mut numbers);
+                let columns: [ArrayRef; 2] = [Arc::new(ints), Arc::new(texts)];
+                let block = learns.then(|| Block::from(
+                    RecordBatch::try_from_iter([("i", columns[0].clone()), ("t", columns[1].clone())]).expect("one length"),
+                ));
+                let keys = |column: usize| Keys {
+                    array: columns[column].clone(),
+                    dictionary: block.as_ref().and_then(|block| block.column(column).dictionary()),
+                };
+                groups.assign(&[keys(0), keys(1)], &Selected::All(rows.len()), &mut numbers);
                 for (row, number) in rows.iter().zip(&numbers) {
                     let position = expected.iter().position(|group| group == row);
                     let position = position.unwrap_or_else(|| { expected.push(row.clone()); expected.len() - 1 });

@@ -23,7 +23,8 @@ pub struct Plan {
     pub params: Vec<DataType>,
     /// Which blocks can hold rows that pass.
     pub restriction: Restriction,
-    /// Conditions on the table's columns that all must hold.
+    /// Conditions on the table's columns that all must hold; first those that reading whole days makes true.
+    pub day_filter: Vec<Expr>,
     pub filter: Vec<Expr>,
     /// The table's columns that are needed of the rows that pass, and their schema.
     pub read: Vec<usize>,

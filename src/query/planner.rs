@@ -14,7 +14,7 @@ use super::order::Direction;
 use super::outputs::{Ordered, Outputs};
 use super::parse::{Item, OrderItem, Query};
 use super::plan::{Call, Grouping, OrderKey, OrderValue, Plan};
-use super::restrict::{Finder, Restriction, conjuncts};
+use super::restrict::{Finder, Restriction, Said, conjuncts};
 use super::rewrite::{any, bare, check_depth, replace};
 use crate::model::aggregate_call::{AggregateCall, output_type};
 use crate::model::catalog::Catalog;
@@ -55,9 +55,17 @@ struct Groups {
     calls: Vec<AggregateCall>,
 }
 
+/// `where`, taken apart.
+#[derive(Default)]
+struct Conditions {
+    restriction: Restriction,
+    day_filter: Vec<Expr>,
+    filter: Vec<Expr>,
+}
+
 impl Planner<'_> {
     fn plan(&self, query: Query, conditions: Vec<ast::Expr>) -> Result<Plan, SqlError> {
-        let (restriction, filter) = self.filter(conditions)?;
+        let Conditions { restriction, day_filter, filter } = self.conditions(conditions)?;
         let mut outputs = Outputs::of(self.text, query.items, &self.table.schema);
         let keys = self.group_keys(query.group_by, &outputs)?;
         let mut order = Vec::with_capacity(query.order_by.len());
@@ -100,6 +108,7 @@ impl Planner<'_> {
             table: self.table.clone(),
             params: self.params.to_vec(),
             restriction,
+            day_filter,
             filter,
             read,
             read_schema,
@@ -165,19 +174,22 @@ impl Planner<'_> {
         }
     }
 
-    fn filter(&self, conditions: Vec<ast::Expr>) -> Result<(Restriction, Vec<Expr>), SqlError> {
-        let (mut restriction, mut filter) = (Restriction::default(), Vec::new());
+    fn conditions(&self, conditions: Vec<ast::Expr>) -> Result<Conditions, SqlError> {
+        let mut found = Conditions::default();
         let finder = Finder { table: self.table, text: self.text, params: self.params };
         for condition in conditions {
             if self.has_aggregate(&condition)? {
                 let message = "aggregates are not known yet in where: use having";
                 return Err(SqlError::at(self.text, condition.span(), message));
             }
-            if !finder.take(&condition, &mut restriction) {
-                filter.push(self.condition(&condition, &self.table.schema)?);
-            }
+            let filter = match finder.take(&condition, &mut found.restriction) {
+                Said::Wholly => continue,
+                Said::ByDays => &mut found.day_filter,
+                Said::NotAll => &mut found.filter,
+            };
+            filter.push(self.condition(&condition, &self.table.schema)?);
         }
-        Ok((restriction, filter))
+        Ok(found)
     }
 
     /// `group by` may name a column, the place or the name of an output, or be an expression.

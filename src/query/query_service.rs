@@ -288,7 +288,7 @@ struct Run {
 impl Run {
     fn rows(&self, reads: &[PartitionRead], catalog: &Catalog, reader: &Reader) -> Result<RecordBatch, QueryError> {
         let context = context(&self.prepared, catalog, self.now_us);
-        let mut execution = Execution::new(&self.prepared.plan, self.bound.slice, reader.settings.rows_limit);
+        let mut execution = Execution::new(&self.prepared.plan, &self.bound, reader.settings.rows_limit);
         for read in reads {
             if self.push(read, reader, &mut execution, &context)? == Need::Enough {
                 break;
@@ -308,7 +308,7 @@ impl Run {
             ReadBlocks::Recent(recent) => {
                 for block in &recent.blocks {
                     self.check_deadline(reader)?;
-                    if execution.push(&block.rows, context)? == Need::Enough {
+                    if execution.push(&block.block, context)? == Need::Enough {
                         return Ok(Need::Enough);
                     }
                 }
@@ -318,7 +318,7 @@ impl Run {
                 for (key, block) in blocks {
                     self.check_deadline(reader)?;
                     let block = reader.blocks.rows(*origin, key, block, &self.prepared.plan.table.schema)?;
-                    if execution.push(&block.rows, context)? == Need::Enough {
+                    if execution.push(&block.block, context)? == Need::Enough {
                         return Ok(Need::Enough);
                     }
                     rows.push(block);

@@ -90,7 +90,7 @@ async fn i1_an_old_block_is_never_paired_with_a_new_record() {
         world.emit(&*world.cache, partition(), number, &rows, Some(record(number + 1, as_of_ms))).await;
     };
     let schema = world.table().schema.clone();
-    let batches = |blocks: &[Arc<Decoded>]| blocks.iter().map(|block| block.rows.clone()).collect::<Vec<_>>();
+    let batches = |blocks: &[Arc<Decoded>]| blocks.iter().map(|block| block.block.rows.clone()).collect::<Vec<_>>();
     let rows_of = |read: &PartitionRead| match &read.blocks {
         ReadBlocks::Recent(recent) => batches(&recent.blocks),
         ReadBlocks::Stored { origin, blocks, .. } => {
@@ -145,6 +145,6 @@ async fn a_version_seen_twice_with_other_rows_is_decoded_again() {
     for orders in [1, 2, 2, 1] {
         let (key, stored, rows) = block(orders);
         let decoded = reader.blocks.rows(Origin::Hot, &key, &stored, &table.schema).expect("rows");
-        assert_eq!(decoded.rows, rows);
+        assert_eq!(decoded.block.rows, rows);
     }
 }

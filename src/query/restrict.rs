@@ -39,6 +39,17 @@ enum Side {
     Before,
 }
 
+/// What reading only the right blocks says of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// All of it: rows need not be looked at.
+    Wholly,
+    /// All of it where the days read are whole.
+    ByDays,
+    /// Rows must be looked at.
+    NotAll,
+}
+
 /// What to read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scan {
@@ -47,6 +58,8 @@ pub struct Scan {
     pub days: RangeInclusive<Day>,
     /// The first and last `window_start` asked for, microseconds.
     pub windows_us: RangeInclusive<i64>,
+    /// Is every window of these days asked for?
+    pub whole_days: bool,
 }
 
 impl Scan {
@@ -70,9 +83,8 @@ pub struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    /// Looks at one of the conditions that all must hold. True: the blocks read say it already, rows need not be looked
-    /// at.
-    pub fn take(&self, condition: &ast::Expr, restriction: &mut Restriction) -> bool {
+    /// Looks at one of the conditions that all must hold.
+    pub fn take(&self, condition: &ast::Expr, restriction: &mut Restriction) -> Said {
         match bare(condition) {
             ast::Expr::BinaryOp { left, op, right } => {
                 let turned = match op {
@@ -82,18 +94,22 @@ impl Finder<'_> {
                     BinaryOperator::LtEq => BinaryOperator::GtEq,
                     other => other.clone(),
                 };
-                self.comparison(left, op, right, restriction) || self.comparison(right, &turned, left, restriction)
+                match self.comparison(left, op, right, restriction) {
+                    Said::NotAll => self.comparison(right, &turned, left, restriction),
+                    said => said,
+                }
             }
             ast::Expr::InList { expr, list, negated: false } if self.is_key(expr) => {
                 let values: Option<Vec<_>> = list.iter().map(|value| self.key_value(value)).collect();
-                values.map(|values| restriction.keys.push(values)).is_some()
+                values.map_or(Said::NotAll, |values| {
+                    restriction.keys.push(values);
+                    Said::Wholly
+                })
             }
             ast::Expr::Between { expr, negated: false, low, high } if self.is_window(expr) => {
-                self.bound(Side::From, low, restriction);
-                self.bound(Side::Through, high, restriction);
-                false
+                self.bounds(&[(Side::From, low), (Side::Through, high)], restriction)
             }
-            _ => false,
+            _ => Said::NotAll,
         }
     }
 
@@ -103,23 +119,30 @@ impl Finder<'_> {
         operator: &BinaryOperator,
         right: &ast::Expr,
         restriction: &mut Restriction,
-    ) -> bool {
+    ) -> Said {
         if self.is_key(left) && *operator == BinaryOperator::Eq {
-            let value = self.key_value(right);
-            return value.map(|value| restriction.keys.push(vec![value])).is_some();
+            return self.key_value(right).map_or(Said::NotAll, |value| {
+                restriction.keys.push(vec![value]);
+                Said::Wholly
+            });
         }
-        if self.is_window(left) {
-            let sides: &[Side] = match operator {
-                BinaryOperator::Eq => &[Side::From, Side::Through],
-                BinaryOperator::Gt => &[Side::After],
-                BinaryOperator::GtEq => &[Side::From],
-                BinaryOperator::Lt => &[Side::Before],
-                BinaryOperator::LtEq => &[Side::Through],
-                _ => &[],
-            };
-            sides.iter().for_each(|side| self.bound(*side, right, restriction));
+        if !self.is_window(left) {
+            return Said::NotAll;
         }
-        false
+        match operator {
+            BinaryOperator::Eq => self.bounds(&[(Side::From, right), (Side::Through, right)], restriction),
+            BinaryOperator::Gt => self.bounds(&[(Side::After, right)], restriction),
+            BinaryOperator::GtEq => self.bounds(&[(Side::From, right)], restriction),
+            BinaryOperator::Lt => self.bounds(&[(Side::Before, right)], restriction),
+            BinaryOperator::LtEq => self.bounds(&[(Side::Through, right)], restriction),
+            _ => Said::NotAll,
+        }
+    }
+
+    /// Bounds that together are a condition.
+    fn bounds(&self, bounds: &[(Side, &ast::Expr)], restriction: &mut Restriction) -> Said {
+        let understood = bounds.iter().filter(|(side, expr)| self.bound(*side, expr, restriction)).count();
+        if understood == bounds.len() { Said::ByDays } else { Said::NotAll }
     }
 
     fn is_column(expr: &ast::Expr, name: &str) -> bool {
@@ -140,12 +163,11 @@ impl Finder<'_> {
         (value.data_type() == self.table.schema.field(1).data_type()).then_some(value)
     }
 
-    fn bound(&self, side: Side, expr: &ast::Expr, restriction: &mut Restriction) {
-        if let Ok(value) = Expr::compile_to(expr, &self.scope(&Schema::empty()), &TIMESTAMP)
-            && *value.data_type() == TIMESTAMP
-        {
-            restriction.bounds.push(Bound { side, value });
-        }
+    /// False if it is not understood.
+    fn bound(&self, side: Side, expr: &ast::Expr, restriction: &mut Restriction) -> bool {
+        let value = Expr::compile_to(expr, &self.scope(&Schema::empty()), &TIMESTAMP).ok();
+        let value = value.filter(|value| *value.data_type() == TIMESTAMP);
+        value.map(|value| restriction.bounds.push(Bound { side, value })).is_some()
     }
 
     fn scope<'s>(&'s self, schema: &'s Schema) -> Scope<'s> {
@@ -192,7 +214,10 @@ impl Restriction {
             bound => context.calendar.day_of(bound),
         };
         let days = day(*windows_us.start(), Day::MIN)..=day(*windows_us.end(), Day::MAX);
-        Ok(Scan { keys, days, windows_us })
+        let begins_day = |at_us: i64| context.calendar.day_of(at_us) != context.calendar.day_of(at_us - 1);
+        let whole_days = matches!(*windows_us.start(), i64::MIN) || begins_day(*windows_us.start());
+        let whole_days = whole_days && (*windows_us.end() == i64::MAX || begins_day(*windows_us.end() + 1));
+        Ok(Scan { keys, days, windows_us, whole_days })
     }
 
     fn windows(&self, context: &Context<'_>) -> Result<RangeInclusive<i64>, QueryError> {

@@ -3,7 +3,6 @@
 //! Invariant: rows are in the order of the block, each at most once.
 
 use arrow::array::{Array, BooleanArray};
-use arrow::buffer::BooleanBuffer;
 
 /// The rows of a block that count. What is kept per row of a selection stands at the row's place in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,13 +14,28 @@ pub enum Selected {
 }
 
 impl Selected {
-    pub fn of(bits: &BooleanBuffer) -> Self {
-        let mut rows = Vec::with_capacity(bits.len());
-        rows.extend(bits.set_indices_u32());
-        match rows.len() == bits.len() {
-            true => Self::All(rows.len()),
-            false => Self::Rows(rows),
+    /// Those of the selection for which `passes` holds; keeps its order.
+    pub fn refine(&mut self, mut passes: impl FnMut(usize) -> bool) {
+        let (mut kept, all) = match self {
+            Self::All(rows) => (vec![0; *rows], true),
+            Self::Rows(rows) => (std::mem::take(rows), false),
+        };
+        let mut count = 0;
+        // Written whether it passes or not: the processor need not guess.
+        for place in 0..kept.len() {
+            let row = if all { place as u32 } else { kept[place] };
+            kept[count] = row;
+            count += usize::from(passes(row as usize));
         }
+        if all && count == kept.len() {
+            return;
+        }
+        kept.truncate(count);
+        *self = Self::Rows(kept);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     pub fn len(&self) -> usize {
@@ -39,15 +53,63 @@ impl Selected {
             Self::Rows(rows) => rows.iter().enumerate().for_each(|(place, row)| each(place, *row as usize)),
         }
     }
+}
 
-    /// The rows among these where `argument` is not null and `filter` is true, and their numbers of `numbers`, which has one
-    /// per row of this selection. `None`: all of them.
-    pub fn counted(
-        &self,
-        numbers: &[u32],
-        argument: Option<&dyn Array>,
-        filter: Option<&BooleanArray>,
-    ) -> Option<(Self, Vec<u32>)> {
+/// How many rows each group has.
+pub fn count(numbers: &[u32], groups: usize) -> Vec<i64> {
+    let mut counts = vec![0; groups];
+    if groups > FEW_GROUPS {
+        numbers.iter().for_each(|number| counts[*number as usize] += 1);
+        return counts;
+    }
+    // As in sums: neighbours go to different lanes.
+    let mut lanes = [[0i64; FEW_GROUPS]; LANES];
+    let chunks = numbers.chunks_exact(LANES);
+    chunks.remainder().iter().for_each(|number| counts[*number as usize] += 1);
+    for numbers in chunks {
+        lanes.iter_mut().zip(numbers).for_each(|(lane, number)| lane[*number as usize % FEW_GROUPS] += 1);
+    }
+    for (group, count) in counts.iter_mut().enumerate() {
+        *count += lanes.iter().map(|lane| lane[group]).sum::<i64>();
+    }
+    counts
+}
+
+const FEW_GROUPS: usize = 64;
+const LANES: usize = 4;
+
+/// The rows of a block that an aggregate counts, with their groups.
+#[derive(Debug, Clone, Copy)]
+pub struct Chosen<'a> {
+    pub selected: &'a Selected,
+    /// The group of each of them.
+    pub numbers: &'a [u32],
+    /// How many of them each group has.
+    pub counts: &'a [i64],
+}
+
+/// A `Chosen` of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fewer {
+    selected: Selected,
+    numbers: Vec<u32>,
+    counts: Vec<i64>,
+}
+
+impl Fewer {
+    #[cfg(test)]
+    pub fn all(numbers: &[u32], groups: usize) -> Self {
+        Self { selected: Selected::All(numbers.len()), numbers: numbers.to_vec(), counts: count(numbers, groups) }
+    }
+
+    pub fn chosen(&self) -> Chosen<'_> {
+        Chosen { selected: &self.selected, numbers: &self.numbers, counts: &self.counts }
+    }
+}
+
+impl Chosen<'_> {
+    /// Those where `argument` is not null and `filter` is true; `None`: all of them.
+    pub fn counted(self, argument: Option<&dyn Array>, filter: Option<&BooleanArray>) -> Option<Fewer> {
         let nulls = argument.and_then(|array| array.logical_nulls()).filter(|nulls| nulls.null_count() > 0);
         if nulls.is_none() && filter.is_none() {
             return None;
@@ -56,14 +118,15 @@ impl Selected {
             nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
                 && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
         };
-        let (mut rows, mut kept) = (Vec::with_capacity(self.len()), Vec::with_capacity(self.len()));
-        self.each(|place, row| {
+        let (mut rows, mut numbers) = (Vec::with_capacity(self.numbers.len()), Vec::with_capacity(self.numbers.len()));
+        self.selected.each(|place, row| {
             if passes(row) {
                 rows.push(row as u32);
-                kept.push(numbers[place]);
+                numbers.push(self.numbers[place]);
             }
         });
-        Some((Self::Rows(rows), kept))
+        let counts = count(&numbers, self.counts.len());
+        Some(Fewer { selected: Selected::Rows(rows), numbers, counts })
     }
 }
 
@@ -73,21 +136,32 @@ mod tests {
     use arrow::array::Int64Array;
 
     #[test]
-    fn a_selection_has_the_rows_of_its_bits_and_fewer_where_nulls_or_a_filter_take_some() {
-        let bits = BooleanBuffer::from(vec![true, false, true, true, true]);
-        let selected = Selected::of(&bits);
+    fn a_selection_is_refined_in_its_order() {
+        let mut selected = Selected::All(5);
+        selected.refine(|_| true);
+        assert_eq!(selected, Selected::All(5));
+        selected.refine(|row| row != 1);
         assert_eq!(selected, Selected::Rows(vec![0, 2, 3, 4]));
-        assert_eq!(Selected::of(&BooleanBuffer::new_set(3)), Selected::All(3));
+        selected.refine(|row| row > 2);
+        assert_eq!(selected, Selected::Rows(vec![3, 4]));
         let mut seen = Vec::new();
         selected.each(|place, row| seen.push((place, row)));
-        assert_eq!(seen, [(0, 0), (1, 2), (2, 3), (3, 4)]);
+        assert_eq!(seen, [(0, 3), (1, 4)]);
+        selected.refine(|_| false);
+        assert!(selected.is_empty());
+    }
+
+    #[test]
+    fn nulls_and_a_filter_take_rows_away() {
+        let selected = Selected::Rows(vec![0, 2, 3, 4]);
         let argument = Int64Array::from(vec![Some(1), Some(1), None, Some(1), Some(1)]);
         let filter = BooleanArray::from(vec![Some(true), Some(true), Some(true), None, Some(true)]);
-        let numbers = [7, 8, 9, 6];
-        assert_eq!(selected.counted(&numbers, None, None), None);
-        let counted = selected.counted(&numbers, Some(&argument), Some(&filter));
-        assert_eq!(counted, Some((Selected::Rows(vec![0, 4]), vec![7, 6])));
-        let counted = Selected::All(5).counted(&[1, 2, 3, 4, 5], Some(&argument), None);
-        assert_eq!(counted, Some((Selected::Rows(vec![0, 1, 3, 4]), vec![1, 2, 4, 5])));
+        let (numbers, counts) = ([1, 0, 2, 1], [1, 2, 1]);
+        assert_eq!(count(&numbers, 3), counts);
+        let chosen = Chosen { selected: &selected, numbers: &numbers, counts: &counts };
+        assert_eq!(chosen.counted(None, None), None);
+        let fewer = chosen.counted(Some(&argument), Some(&filter)).expect("some are left out");
+        let expected = Fewer { selected: Selected::Rows(vec![0, 4]), numbers: vec![1, 1], counts: vec![0, 2, 0] };
+        assert_eq!(fewer, expected);
     }
 }

@@ -4,7 +4,7 @@
 //! always so, its part is added up in 64 bits that cannot overflow, in lanes of its own: one sum for each group would
 //! make each row wait for the one before.
 
-use super::selected::Selected;
+use super::selected::{Chosen, Selected};
 
 /// Groups that have lanes of their own.
 const GROUPS_MOST: usize = 64;
@@ -24,10 +24,48 @@ pub struct Sums {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow;
 
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    sum: i64,
-    count: i64,
+/// What can be added up.
+pub trait Addend: Copy {
+    fn wide(self) -> i128;
+    /// All of it, if it is small.
+    fn low(self) -> i64;
+    /// Bits that are zero in every number that fits 64 bits and is below a power of two, up to it and above.
+    fn magnitude(self) -> u64;
+}
+
+impl Addend for i64 {
+    fn wide(self) -> i128 {
+        i128::from(self)
+    }
+
+    fn low(self) -> i64 {
+        self
+    }
+
+    fn magnitude(self) -> u64 {
+        (self ^ (self >> 63)) as u64
+    }
+}
+
+impl Addend for i128 {
+    fn wide(self) -> i128 {
+        self
+    }
+
+    fn low(self) -> i64 {
+        self as i64
+    }
+
+    fn magnitude(self) -> u64 {
+        let (low, high) = (self as i64, (self >> 64) as i64);
+        let beyond = if high == low >> 63 { 0 } else { u64::MAX };
+        low.magnitude() | beyond
+    }
+}
+
+/// May up to `ROWS_MOST` of them be added up in 64 bits?
+pub fn are_small<V: Addend>(values: &[V]) -> bool {
+    values.iter().fold(0, |bits, value| bits | value.magnitude()) < SMALL
 }
 
 impl Sums {
@@ -36,92 +74,59 @@ impl Sums {
         self.counts.resize(groups, 0);
     }
 
-    /// Adds the values of the rows selected; `numbers` has their groups.
-    pub fn add_ints(&mut self, selected: &Selected, numbers: &[u32], values: &[i64]) -> Result<(), Overflow> {
-        let bits = values.iter().fold(0, |bits, value| bits | (value ^ (value >> 63)) as u64);
-        match bits < SMALL {
-            true => self.add_small(selected, numbers, |row| values[row]),
-            false => self.add_each(selected, numbers, |row| i128::from(values[row])),
+    /// Adds the values of the rows chosen. `small`: `are_small` holds for all of `values`, chosen or not.
+    pub fn add<V: Addend>(&mut self, chosen: Chosen<'_>, values: &[V], small: bool) -> Result<(), Overflow> {
+        for (count, more) in self.counts.iter_mut().zip(chosen.counts) {
+            *count += more;
         }
-    }
-
-    /// As `add_ints`.
-    pub fn add_decimals(&mut self, selected: &Selected, numbers: &[u32], values: &[i128]) -> Result<(), Overflow> {
-        let (bits, wide) = values.iter().fold((0, 0), |(bits, wide), value| {
-            let (low, high) = (*value as i64, (value >> 64) as i64);
-            (bits | (low ^ (low >> 63)) as u64, wide | (high ^ (low >> 63)))
-        });
-        match bits < SMALL && wide == 0 {
-            true => self.add_small(selected, numbers, |row| values[row] as i64),
-            false => self.add_each(selected, numbers, |row| values[row]),
+        let few = self.sums.len() <= GROUPS_MOST && chosen.numbers.len() <= ROWS_MOST;
+        if !small || !few {
+            return self.add_each(chosen, |row| values[row].wide());
         }
-    }
-
-    fn add_small(
-        &mut self,
-        selected: &Selected,
-        numbers: &[u32],
-        value: impl Fn(usize) -> i64,
-    ) -> Result<(), Overflow> {
-        if self.sums.len() > GROUPS_MOST || numbers.len() > ROWS_MOST {
-            return self.add_each(selected, numbers, |row| i128::from(value(row)));
+        let mut lanes = [[0; GROUPS_MOST]; LANES];
+        match chosen.selected {
+            Selected::All(_) => add_lanes(&mut lanes, chosen.numbers, values, |value| value.low()),
+            Selected::Rows(rows) => add_lanes(&mut lanes, chosen.numbers, rows, |row| values[*row as usize].low()),
         }
-        let mut lanes = [[Slot::default(); GROUPS_MOST]; LANES];
-        match selected {
-            Selected::All(_) => add_lanes(&mut lanes, numbers, value),
-            Selected::Rows(rows) => add_lanes(&mut lanes, numbers, |place| value(rows[place] as usize)),
-        }
-        for (group, (sum, count)) in self.sums.iter_mut().zip(&mut self.counts).enumerate() {
-            let of_group = lanes.iter().map(|lane| lane[group]);
-            let added = of_group.fold(Slot::default(), |a, b| Slot { sum: a.sum + b.sum, count: a.count + b.count });
-            *sum = sum.checked_add(i128::from(added.sum)).ok_or(Overflow)?;
-            *count += added.count;
+        for (group, sum) in self.sums.iter_mut().enumerate() {
+            let added: i64 = lanes.iter().map(|lane| lane[group]).sum();
+            *sum = sum.checked_add(i128::from(added)).ok_or(Overflow)?;
         }
         Ok(())
     }
 
-    fn add_each(
-        &mut self,
-        selected: &Selected,
-        numbers: &[u32],
-        value: impl Fn(usize) -> i128,
-    ) -> Result<(), Overflow> {
+    fn add_each(&mut self, chosen: Chosen<'_>, value: impl Fn(usize) -> i128) -> Result<(), Overflow> {
         let mut overflowed = false;
-        selected.each(|place, row| {
-            let group = numbers[place] as usize;
-            let (sum, over) = self.sums[group].overflowing_add(value(row));
+        chosen.selected.each(|place, row| {
+            let sum = &mut self.sums[chosen.numbers[place] as usize];
+            let (added, over) = sum.overflowing_add(value(row));
             overflowed |= over;
-            self.sums[group] = sum;
-            self.counts[group] += 1;
+            *sum = added;
         });
         if overflowed { Err(Overflow) } else { Ok(()) }
     }
 }
 
-/// `value` gives the value at a place of the selection.
+/// Adds for each of `places` its value to its group. Neighbours go to different lanes, so that none waits for the one
+/// before, even of the same group.
 #[inline]
-fn add_lanes(lanes: &mut [[Slot; GROUPS_MOST]; LANES], numbers: &[u32], value: impl Fn(usize) -> i64) {
-    let mut add = |lane: usize, place: usize, number: u32| {
-        // The groups are fewer; this only says so to the compiler.
-        let slot = &mut lanes[lane][number as usize % GROUPS_MOST];
-        slot.sum += value(place);
-        slot.count += 1;
-    };
-    let mut rounds = numbers.chunks_exact(LANES);
-    let mut place = 0;
-    for round in rounds.by_ref() {
-        for (lane, number) in round.iter().enumerate() {
-            add(lane, place + lane, *number);
-        }
-        place += LANES;
+fn add_lanes<P>(lanes: &mut [[i64; GROUPS_MOST]; LANES], numbers: &[u32], places: &[P], value: impl Fn(&P) -> i64) {
+    // The groups are fewer; this only says so to the compiler.
+    let group = |number: &u32| *number as usize % GROUPS_MOST;
+    let (by_number, by_place) = (numbers.chunks_exact(LANES), places.chunks_exact(LANES));
+    for (number, place) in by_number.remainder().iter().zip(by_place.remainder()) {
+        lanes[0][group(number)] += value(place);
     }
-    for (lane, number) in rounds.remainder().iter().enumerate() {
-        add(lane, place + lane, *number);
+    for (numbers, places) in by_number.zip(by_place) {
+        for (lane, (number, place)) in lanes.iter_mut().zip(numbers.iter().zip(places)) {
+            lane[group(number)] += value(place);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::selected::count;
     use super::*;
     use proptest::prelude::*;
 
@@ -156,8 +161,10 @@ mod tests {
                     group.1 += i128::from(shorts[*row as usize]);
                     group.2 += 1;
                 }
-                prop_assert_eq!(decimals.add_decimals(&selected, &numbers, &values), Ok(()));
-                prop_assert_eq!(ints.add_ints(&selected, &numbers, &shorts), Ok(()));
+                let counts = count(&numbers, groups as usize);
+                let chosen = Chosen { selected: &selected, numbers: &numbers, counts: &counts };
+                prop_assert_eq!(decimals.add(chosen, &values, are_small(&values)), Ok(()));
+                prop_assert_eq!(ints.add(chosen, &shorts, are_small(&shorts)), Ok(()));
             }
             let found = |sums: &Sums| sums.sums.iter().copied().zip(sums.counts.iter().copied()).collect::<Vec<_>>();
             prop_assert_eq!(found(&decimals), expected.iter().map(|group| (group.0, group.2)).collect::<Vec<_>>());
@@ -169,8 +176,13 @@ mod tests {
     fn a_sum_beyond_128_bits_is_an_error() {
         let mut sums = Sums::default();
         sums.resize(1);
-        assert_eq!(sums.add_decimals(&Selected::All(2), &[0, 0], &[i128::MAX, 1]), Err(Overflow));
+        let chosen = |rows| (Selected::All(rows), vec![0; rows], [rows as i64]);
+        let (selected, numbers, counts) = chosen(2);
+        let two = Chosen { selected: &selected, numbers: &numbers, counts: &counts };
+        assert_eq!(sums.add(two, &[i128::MAX, 1], false), Err(Overflow));
         let mut sums = Sums { sums: vec![i128::MAX], counts: vec![1] };
-        assert_eq!(sums.add_ints(&Selected::All(1), &[0], &[1]), Err(Overflow));
+        let (selected, numbers, counts) = chosen(1);
+        let one = Chosen { selected: &selected, numbers: &numbers, counts: &counts };
+        assert_eq!(sums.add(one, &[1i64], true), Err(Overflow));
     }
 }

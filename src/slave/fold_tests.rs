@@ -57,6 +57,15 @@ fn a_group_whose_weights_cancel_but_not_its_values_is_kept_until_they_do() {
 }
 
 #[test]
+fn a_batch_of_more_rows_than_are_walked_over_at_once_is_counted_whole() {
+    let catalog = sample::catalog();
+    let mut fold = Fold::new(&catalog);
+    let changes: Vec<Change> = (0..2 * ROWS_AT_ONCE as u64 + 7).map(Change::arbitrary).collect();
+    apply(&catalog, &mut fold, &changes);
+    assert_eq!(read(&catalog, &mut fold), sample::truth(&catalog, &changes));
+}
+
+#[test]
 fn rows_that_cannot_be_evaluated_change_nothing() {
     let catalog = sample::catalog();
     let mut fold = Fold::new(&catalog);

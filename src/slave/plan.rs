@@ -157,6 +157,20 @@ impl Plan {
     }
 }
 
+impl Prepared<'_> {
+    /// So many of its rows, from `offset` on.
+    pub fn slice(&self, offset: usize, length: usize) -> Prepared<'_> {
+        let cut = |arrays: &[ArrayRef]| arrays.iter().map(|array| array.slice(offset, length)).collect();
+        Prepared {
+            times: self.times.slice(offset, length),
+            groups: cut(&self.groups),
+            weights: self.weights.as_deref().map(|weights| Cow::Borrowed(&weights[offset..offset + length])),
+            arguments: cut(&self.arguments),
+            masks: self.masks.iter().map(|mask| mask.slice(offset, length)).collect(),
+        }
+    }
+}
+
 /// Rows that passed the filter and have a time; `None`: all of them.
 fn selected(passed: Option<&BooleanArray>, timed: Option<&NullBuffer>) -> Option<BooleanBuffer> {
     let passed = passed.map(|passed| match passed.nulls() {

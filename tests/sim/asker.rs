@@ -174,14 +174,14 @@ impl World {
 
     fn rows_of(&self, window: WindowKind, read: &PartitionRead) -> Vec<RecordBatch> {
         match &read.blocks {
-            ReadBlocks::Recent(recent) => recent.blocks.iter().map(|block| block.rows.clone()).collect(),
+            ReadBlocks::Recent(recent) => recent.blocks.iter().map(|block| block.block.rows.clone()).collect(),
             ReadBlocks::Stored { origin, blocks, .. } => {
                 let schema = &shop::metric_table(window).schema;
                 let rows =
                     |(key, block): &(_, _)| self.asker.blocks.rows(*origin, key, block, schema).expect("whole rows");
                 let decoded: Vec<_> = blocks.iter().map(rows).collect();
                 reading::remember(&self.asker.blocks, read, &decoded, &self.plan.query);
-                decoded.iter().map(|block| block.rows.clone()).collect()
+                decoded.iter().map(|block| block.block.rows.clone()).collect()
             }
         }
     }

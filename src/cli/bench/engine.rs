@@ -45,7 +45,7 @@ pub async fn engine(runs: u32) -> Result<()> {
     let catalog = Arc::new(stages::catalog()?);
     let config = Loaded::new(Layers::new(None, []))?.config;
     let plans = Plans::new(catalog.clone(), &config.query);
-    let blocks = [block(&catalog)?];
+    let blocks = [block(&catalog)?.into()];
     let mut times = Vec::new();
     for _ in 0..runs {
         machine::wait_until_idle().await;
@@ -53,7 +53,8 @@ pub async fn engine(runs: u32) -> Result<()> {
         for _ in 0..ROUNDS {
             let prepared = plans.prepare(QUERY)?;
             let context = Context { params: &prepared.params, now_us: DAY_US, calendar: catalog.calendar() };
-            let answer = Engine::execute(&prepared.plan, &blocks, &context, config.query.rows_limit)?;
+            let bound = prepared.bind(&context)?;
+            let answer = Engine::execute(&prepared.plan, &bound, &blocks, &context, config.query.rows_limit)?;
             std::hint::black_box(answer);
         }
         times.push(start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS));

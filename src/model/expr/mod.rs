@@ -27,7 +27,7 @@ mod unify;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Schema};
 use sqlparser::ast;
 
@@ -36,6 +36,7 @@ use super::window::Calendar;
 use node::Typed;
 
 pub use literal::literal_array;
+pub use node::Comparison;
 pub use parser::{expect_end, parse_whole, parser};
 pub use types::type_name;
 
@@ -76,6 +77,15 @@ pub enum EvaluationError {
     Rows(String),
     #[error("{0}")]
     Arrow(String),
+}
+
+/// `column comparison value`.
+#[derive(Debug, Clone, Copy)]
+pub struct ColumnComparison<'a> {
+    pub column: usize,
+    pub comparison: Comparison,
+    /// An array of length 1 of the column's type.
+    pub value: &'a ArrayRef,
 }
 
 /// A typed, compiled expression. Cheap to clone.
@@ -130,6 +140,23 @@ impl Expr {
             node::Node::Column(column) => Some(column),
             _ => None,
         }
+    }
+
+    /// The comparison of a column with one value of its type that the expression is, if it is nothing else: such need no
+    /// kernel.
+    pub fn as_column_comparison<'a>(&'a self, context: &Context<'a>) -> Option<ColumnComparison<'a>> {
+        let node::Node::Compare(comparison, left, right) = &self.root.node else { return None };
+        let node::Node::Column(column) = left.node else { return None };
+        let value = match &right.node {
+            node::Node::Literal(value) => value,
+            node::Node::Param(index) => context.params.get(*index)?,
+            _ => return None,
+        };
+        (left.data_type == *value.data_type() && value.len() == 1).then_some(ColumnComparison {
+            column,
+            comparison: *comparison,
+            value,
+        })
     }
 
     /// One value for each of `rows`, whose columns stand where the schema had them.

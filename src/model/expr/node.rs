@@ -19,8 +19,9 @@ pub(super) struct Typed {
     pub constant: bool,
 }
 
+/// How two values are compared; the last two take null for a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Comparison {
+pub enum Comparison {
     Equal,
     NotEqual,
     Less,

@@ -5,6 +5,7 @@
 //! at the first instant whose local date is that day or later, so it has 23, 25 or even no hours, but never a hole.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use chrono::{DateTime, Offset, TimeZone};
@@ -220,11 +221,13 @@ pub struct WindowFinder {
     calendar: Calendar,
     kind: WindowKind,
     days: [KnownDay; KNOWN_DAYS],
+    /// The last window found, as far as one UTC day has it: times mostly come in order.
+    near: (Range<i64>, i64),
 }
 
 impl WindowFinder {
     pub fn new(calendar: &Calendar, kind: WindowKind) -> Self {
-        Self { calendar: calendar.clone(), kind, days: [UNKNOWN; KNOWN_DAYS] }
+        Self { calendar: calendar.clone(), kind, days: [UNKNOWN; KNOWN_DAYS], near: (0..0, 0) }
     }
 
     pub fn kind(&self) -> WindowKind {
@@ -234,6 +237,11 @@ impl WindowFinder {
     /// The start of the window of `at_us`.
     #[inline]
     pub fn find(&mut self, at_us: i64) -> i64 {
+        let (range, start_us) = &self.near;
+        if range.contains(&at_us) { *start_us } else { self.find_far(at_us) }
+    }
+
+    fn find_far(&mut self, at_us: i64) -> i64 {
         let utc_day = at_us.div_euclid(DAY_US);
         let slot = (utc_day & (KNOWN_DAYS as i64 - 1)) as usize;
         if self.days[slot].utc_day != utc_day {
@@ -243,12 +251,16 @@ impl WindowFinder {
         if day.changes {
             return self.calendar.window_start(self.kind, at_us);
         }
-        match self.kind {
-            WindowKind::Minute => day.clock_start(MINUTE_US, at_us),
-            WindowKind::Hour => day.clock_start(HOUR_US, at_us),
-            WindowKind::Day if at_us < day.midnight => day.before,
-            WindowKind::Day => day.after,
-        }
+        let (start_us, end_us) = match self.kind {
+            WindowKind::Minute => day.clock_window(MINUTE_US, at_us),
+            WindowKind::Hour => day.clock_window(HOUR_US, at_us),
+            WindowKind::Day if at_us < day.midnight => (day.before, day.midnight),
+            WindowKind::Day => (day.after, i64::MAX),
+        };
+        // Of a day without changes all is known; its neighbours may have some.
+        let (from_us, to_us) = (utc_day * DAY_US, (utc_day + 1) * DAY_US);
+        self.near = (start_us.max(from_us)..end_us.min(to_us), start_us);
+        start_us
     }
 
     #[cold]
@@ -273,9 +285,10 @@ impl WindowFinder {
 
 impl KnownDay {
     #[inline]
-    fn clock_start(&self, length: i64, at_us: i64) -> i64 {
+    fn clock_window(&self, length: i64, at_us: i64) -> (i64, i64) {
         let local = at_us + self.offset_us;
-        (local - local.rem_euclid(length) - self.offset_us).max(self.segment_start)
+        let start = local - local.rem_euclid(length) - self.offset_us;
+        (start.max(self.segment_start), start + length)
     }
 }
 

@@ -29,8 +29,20 @@ pub struct Groups {
     free: Vec<u32>,
     texts: Texts,
     numbers: HashTable<u32>,
+    /// Groups asked for lately, each where its hash puts it: most rows need no more than one comparison.
+    recent: Box<[u32; 1 << RECENT_BITS]>,
     /// The codes of a batch's rows; kept to not allocate for each batch.
     scratch: Vec<u64>,
+}
+
+const RECENT_BITS: u32 = 11;
+/// No group has this number: their codes would not fit memory.
+const NONE: u32 = u32::MAX;
+
+/// Where a hash has its recent entry. The table looks at other bits.
+#[inline]
+fn place(hash: u64) -> usize {
+    (hash >> 20) as usize & ((1 << RECENT_BITS) - 1)
 }
 
 /// What of the groups is saved.
@@ -62,6 +74,7 @@ impl Groups {
             free: Vec::new(),
             texts: Texts::default(),
             numbers: HashTable::new(),
+            recent: Box::new([NONE; 1 << RECENT_BITS]),
             scratch: Vec::new(),
         }
     }
@@ -77,17 +90,34 @@ impl Groups {
         let mut scratch = std::mem::take(&mut self.scratch);
         self.encode(columns, rows, &mut scratch);
         numbers.clear();
-        numbers.reserve(rows);
-        for key in scratch.chunks_exact(self.width()) {
-            let hash = hash_of(key);
-            let same = |number: &u32| self.codes_of(*number).iter().zip(key).all(|(a, b)| a == b);
-            let number = match self.numbers.find(hash, same) {
-                Some(number) => *number,
-                None => self.insert(hash, key),
-            };
-            numbers.push(number);
+        // Of a width that the compiler knows, keys are hashed and compared without a loop.
+        match self.width() {
+            2 => self.number_keys::<2>(&scratch, numbers),
+            3 => self.number_keys::<3>(&scratch, numbers),
+            4 => self.number_keys::<4>(&scratch, numbers),
+            5 => self.number_keys::<5>(&scratch, numbers),
+            width => numbers.extend(scratch.chunks_exact(width).map(|key| self.look_up(hash_of(key), key))),
         }
         self.scratch = scratch;
+    }
+
+    fn number_keys<const WIDTH: usize>(&mut self, keys: &[u64], numbers: &mut Vec<u32>) {
+        numbers.extend(keys.as_chunks::<WIDTH>().0.iter().map(|key| {
+            let hash = hash_of(key);
+            let recent = self.recent[place(hash)];
+            let is_it = self.codes.as_chunks::<WIDTH>().0.get(recent as usize) == Some(key);
+            if is_it { recent } else { self.look_up(hash, key) }
+        }));
+    }
+
+    fn look_up(&mut self, hash: u64, key: &[u64]) -> u32 {
+        let same = |number: &u32| self.codes_of(*number).iter().zip(key).all(|(a, b)| a == b);
+        let number = match self.numbers.find(hash, same) {
+            Some(number) => *number,
+            None => self.insert(hash, key),
+        };
+        self.recent[place(hash)] = number;
+        number
     }
 
     /// Words of a group.
@@ -148,6 +178,10 @@ impl Groups {
             if self.is_numbered(column) {
                 self.texts.release(self.codes[index * self.width() + column]);
             }
+        }
+        let recent = &mut self.recent[place(self.hashes[index])];
+        if *recent == number {
+            *recent = NONE;
         }
         self.free.push(number);
     }
@@ -300,7 +334,7 @@ impl Groups {
     /// An estimate of the memory held.
     pub fn bytes(&self) -> usize {
         let words = self.codes.capacity() + self.hashes.capacity() * 2;
-        words * 8 + self.numbers.capacity() * 5 + self.texts.bytes()
+        words * 8 + self.numbers.capacity() * 5 + size_of_val(&*self.recent) + self.texts.bytes()
     }
 }
 

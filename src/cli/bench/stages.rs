@@ -181,12 +181,13 @@ async fn run(rows: u64) -> Result<[Duration; STEPS.len()]> {
     Ok(taken)
 }
 
-/// The fold over the rows of one partition in batches as large as a chunk, once all groups are known.
+/// The fold over one partition's rows of one day in batches as large as a chunk, once all groups are known.
 fn fold_alone(catalog: &Catalog, rows: u64) -> Result<Duration> {
     let table = catalog.table("orders").context("the table was just defined")?.clone();
     let mut random = Random::new(1);
     let mut text = orders::HEADER.to_owned();
-    orders::append_rows(&mut text, &mut random, 0, ROWS_OF_A_CHUNK * u64::from(PARTITIONS), rows, 0);
+    let of_all = ROWS_OF_A_CHUNK * u64::from(PARTITIONS);
+    orders::append_rows(&mut text, &mut random, 0, of_all, of_all, 0);
     let mut reader = RowReader::new(Format::Csv, table.clone(), PARTITIONS, LIMITS);
     reader.feed(text.as_bytes())?;
     let parsed = reader.finish()?;

@@ -16,6 +16,9 @@ use crate::model::id::PartitionId;
 use crate::net::link::{StreamReader, StreamWriter};
 use crate::tier::TierError;
 
+/// Told at once, at most; then it surely fits an item.
+const TOLD_AT_ONCE: usize = 256;
+
 type Waiter = oneshot::Sender<Result<(), TierError>>;
 
 pub struct Watcher {
@@ -118,8 +121,8 @@ impl Shared {
                 }
                 state.waits.news()
             };
-            if !news.is_empty() {
-                writer.write(items::seal(&news)).await.map_err(|error| error.to_string())?;
+            for some in news.chunks(TOLD_AT_ONCE) {
+                writer.write(items::seal(&some)).await.map_err(|error| error.to_string())?;
             }
             self.wake.notified().await;
         }

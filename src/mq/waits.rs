@@ -127,7 +127,9 @@ mod tests {
     #[test]
     fn those_who_wait_for_more_wait_on() {
         let mut waits = Waits::default();
-        [3, 9, 4].iter().for_each(|&from| drop(waits.add(P, from, from)));
+        for from in [3, 9, 4] {
+            waits.add(P, from, from);
+        }
         waits.news();
         assert_eq!(waits.arrived(P, 3), [3]);
         assert_eq!(waits.news(), [(P, Some(4))]);

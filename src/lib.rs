@@ -47,6 +47,7 @@ pub mod backoff;
 pub mod clock;
 pub mod eviction;
 pub mod guardian;
+pub mod lending;
 pub mod locks;
 pub mod metrics;
 pub mod model;
@@ -72,6 +73,8 @@ pub mod hot;
 pub mod cache;
 
 pub mod query;
+
+pub mod store;
 
 // Around it.
 pub mod master;

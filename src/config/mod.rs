@@ -24,7 +24,7 @@ use crate::model::schema::TableConfig;
 use crate::model::units::{ByteSize, Millis};
 use crate::model::window::Calendar;
 use crate::net::handshake::{MOST_NAME_BYTES, is_name};
-use crate::{gate, master, net, query, slave};
+use crate::{gate, lending, master, net, query, slave, store};
 use error::{Path as KeyPath, Step, path};
 use layers::Stretch;
 
@@ -44,6 +44,7 @@ pub struct Config {
     pub slave: slave::settings::Settings,
     pub query: query::settings::Settings,
     pub master: master::settings::Settings,
+    pub store: store::settings::Settings,
     #[serde(rename = "table")]
     pub tables: Vec<TableConfig>,
     #[serde(rename = "metric")]
@@ -94,6 +95,8 @@ pub struct TierSettings {
     pub kv: StoreTier,
     pub hot: StoreTier,
     pub cache: CacheTier,
+    /// How tiers are used that are in another process.
+    pub remote: lending::settings::Settings,
 }
 
 /// A tier on disk.

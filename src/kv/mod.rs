@@ -6,6 +6,7 @@
 pub mod embedded;
 mod embedded_place;
 pub mod memory;
+pub mod remote;
 
 use bytes::Bytes;
 

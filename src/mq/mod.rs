@@ -5,6 +5,10 @@
 
 pub mod embedded;
 pub mod memory;
+pub mod remote;
+mod remote_publisher;
+mod remote_watcher;
+mod waits;
 
 use crate::model::batch::Batch;
 use crate::model::id::PartitionId;

@@ -127,6 +127,7 @@ impl Local {
         };
         let (link_state, _) = watch::channel(LinkState::down("not connected yet"));
         let connection = Connection::new(&entered, self.settings.send_queue.0, next_connection(), link_state);
+        connection.announce();
         self.handler.connected(Arc::new(AcceptedLink(connection.clone())));
         connection.run(halves, self.handler.clone(), self.settings.alive_interval.duration()).await;
     }

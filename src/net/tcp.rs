@@ -122,6 +122,7 @@ impl Local {
         lock(&self.refusals).forget(&from.to_string());
         let (link_state, _) = watch::channel(LinkState::down("not connected yet"));
         let connection = self.begin(&entered, link_state);
+        connection.announce();
         info!(peer = entered.peer.name, %from, "connected");
         self.handler.connected(Arc::new(AcceptedLink(connection.clone())));
         let reason = connection.run(halves, self.handler.clone(), self.settings.alive_interval.duration()).await;

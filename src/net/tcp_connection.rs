@@ -37,6 +37,7 @@ const UNIT_BYTES: usize = 1 << 10;
 
 pub struct Connection {
     peer: Arc<Peer>,
+    number: u64,
     limits: Limits,
     peer_limits: Limits,
     shared: Mutex<Shared>,
@@ -80,9 +81,9 @@ impl Connection {
             closing: None,
             ended: None,
         };
-        link_state.send_replace(LinkState::Up { peer: peer.clone(), connection: number });
         Arc::new(Self {
             peer: peer.clone(),
+            number,
             limits: *limits,
             peer_limits: *peer_limits,
             shared: Mutex::new(shared),
@@ -93,6 +94,11 @@ impl Connection {
             bulk_places: Semaphore::new(limits.calls as usize),
             is_closing: Notify::new(),
         })
+    }
+
+    /// To be called once the connection can be found by those who hear of it.
+    pub fn announce(&self) {
+        self.link_state.send_replace(LinkState::Up { peer: self.peer.clone(), connection: self.number });
     }
 
     pub fn peer(&self) -> &Arc<Peer> {

@@ -171,15 +171,19 @@ impl Dialing {
 
     async fn keep(&self, connection: Arc<Connection>, run: impl Future<Output = String>) -> String {
         let Some(current) = self.current.upgrade() else { return String::new() };
-        {
+        let closed = {
             let mut current = lock(&current);
-            if let Some(reason) = &current.closed {
-                AcceptedLink(connection).close(reason);
-            } else {
-                current.connection = Some(connection);
+            if current.closed.is_none() {
+                current.connection = Some(connection.clone());
             }
-        }
+            current.closed.clone()
+        };
         drop(current);
+        match closed {
+            Some(reason) => AcceptedLink(connection).close(&reason),
+            // Now whoever hears of it finds it.
+            None => connection.announce(),
+        }
         let reason = run.await;
         if let Some(current) = self.current.upgrade() {
             lock(&current).connection = None;

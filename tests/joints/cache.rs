@@ -6,18 +6,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast::cache::memory::MemoryCache;
+use holdfast::lending::remote_sink::RemoteSink;
 use holdfast::model::block::{BlockKey, Day, StoredBlock};
 use holdfast::model::id::{PartitionId, Tip};
 use holdfast::model::quality::Record;
 use holdfast::tier::{Sink, SinkWrite};
 use proptest::prelude::*;
 
+use crate::lent::{Loan, in_memory};
 use crate::sink::{TABLE, block, key, query, read, record, suite};
 use crate::{P0, PARTITIONS, tip, wait};
 
 #[test]
 fn the_cache_in_memory_is_a_sink() {
     suite(&|| Arc::new(MemoryCache::new(PARTITIONS, 64 << 20)));
+}
+
+#[test]
+fn a_cache_in_another_process_is_a_sink() {
+    suite(&|| Arc::new(RemoteSink::cache(&Loan::of(in_memory(PARTITIONS)).store())));
 }
 
 #[derive(Debug, Clone)]

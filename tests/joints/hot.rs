@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use holdfast::hot::embedded::EmbeddedHot;
 use holdfast::hot::memory::MemoryHot;
+use holdfast::lending::remote_sink::RemoteSink;
 use holdfast::model::applied::Applied;
 use holdfast::model::id::Tip;
+use holdfast::store::lender_service::Lent;
 use holdfast::tier::{Sink, SinkStanding, SinkWrite, TierError};
 use tempfile::TempDir;
 
+use crate::lent::{Loan, in_memory};
 use crate::sink::{block, key, read, record, suite};
 use crate::{CACHE_BYTES, P0, PARTITIONS, copy_dir, source, span, tip, wait};
 
@@ -28,6 +31,18 @@ fn the_embedded_hot_tier_is_a_sink() {
         dirs.borrow_mut().push(dir);
         Arc::new(hot)
     });
+}
+
+#[test]
+fn a_hot_tier_in_another_process_is_a_sink() {
+    let dirs = RefCell::new(Vec::new());
+    suite(&|| {
+        let dir = TempDir::new().unwrap();
+        let hot = Arc::new(embedded(&dir));
+        dirs.borrow_mut().push(dir);
+        Arc::new(RemoteSink::hot(&Loan::of(Lent { hot, ..in_memory(PARTITIONS) }).store()))
+    });
+    suite(&|| Arc::new(RemoteSink::hot(&Loan::of(in_memory(PARTITIONS)).store())));
 }
 
 #[test]

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdfast::kv::embedded::EmbeddedKv;
 use holdfast::kv::memory::MemoryKv;
+use holdfast::kv::remote::RemoteKv;
 use holdfast::kv::{Append, ChunkRead, Head, Kv, Snapshot};
 use holdfast::model::applied::Applied;
 use holdfast::model::batch::Chunk;
 use holdfast::model::id::{SourceId, Tip};
+use holdfast::store::lender_service::Lent;
 use holdfast::tier::TierError;
 use tempfile::TempDir;
 
+use crate::lent::{Loan, in_memory};
 use crate::{CACHE_BYTES, P0, P1, PARTITIONS, chunk, copy_dir, source, span, tip, wait};
 
 fn embedded(dir: &TempDir) -> EmbeddedKv {
@@ -21,9 +24,12 @@ fn embedded(dir: &TempDir) -> EmbeddedKv {
 }
 
 fn each(suite: impl Fn(Arc<dyn Kv>)) {
-    let dir = TempDir::new().unwrap();
+    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     suite(Arc::new(MemoryKv::new(PARTITIONS)));
     suite(Arc::new(embedded(&dir)));
+    for kv in [Arc::new(MemoryKv::new(PARTITIONS)) as Arc<dyn Kv>, Arc::new(embedded(&other))] {
+        suite(Arc::new(RemoteKv::new(&Loan::of(Lent { kv, ..in_memory(PARTITIONS) }).store())));
+    }
 }
 
 /// Appends chunk after chunk, and remembers what the head must be.

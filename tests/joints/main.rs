@@ -8,7 +8,9 @@ mod cache;
 mod damage;
 mod hot;
 mod kv;
+mod lent;
 mod mq;
+mod remote;
 mod sink;
 
 use std::fs;
@@ -25,8 +27,9 @@ const P1: PartitionId = PartitionId(1);
 const PARTITIONS: u16 = 4;
 const CACHE_BYTES: usize = 8 << 20;
 
-/// Something to await in a test that has no runtime of its own.
+/// Something to await in a test that has no runtime of its own; timers and connections are another thread's.
 fn wait<T>(future: impl Future<Output = T>) -> T {
+    let _within = lent::runtime().enter();
     futures::executor::block_on(future)
 }
 

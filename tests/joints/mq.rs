@@ -13,9 +13,11 @@ use holdfast::model::batch::Batch;
 use holdfast::mq::embedded::EmbeddedMq;
 use holdfast::mq::memory::MemoryMq;
 use holdfast::mq::{Mq, Offset};
+use holdfast::store::lender_service::Lent;
 use holdfast::tier::TierError;
 use tempfile::TempDir;
 
+use crate::lent::{Loan, in_memory};
 use crate::{CACHE_BYTES, P0, P1, PARTITIONS, batch, copy_dir, wait};
 
 fn embedded(dir: &TempDir) -> EmbeddedMq {
@@ -32,6 +34,10 @@ fn each(suite: impl Fn(Arc<dyn Mq>)) {
     suite(Arc::new(MemoryMq::new(PARTITIONS)));
     suite(Arc::new(embedded(&dir)));
     suite(Arc::new(embedded_without_tail(&other)));
+    let third = TempDir::new().unwrap();
+    for mq in [Arc::new(MemoryMq::new(PARTITIONS)) as Arc<dyn Mq>, Arc::new(embedded(&third))] {
+        suite(Loan::of(Lent { mq, ..in_memory(PARTITIONS) }).mq());
+    }
 }
 
 fn publish(mq: &dyn Mq, numbers: std::ops::Range<u64>) -> Vec<Offset> {

@@ -21,8 +21,10 @@ pub type AskId = u64;
 #[derive(Debug, Clone, Copy)]
 pub struct Group<'a> {
     pub catalog: &'a Catalog,
-    /// How far the catalog has come.
+    /// Of the last command in the catalog.
     pub index: u64,
+    /// How far the log has come: grows with every change of the masters, too.
+    pub applied: u64,
     pub term: u64,
     pub me: MasterId,
     pub masters: &'a Masters,
@@ -44,8 +46,6 @@ pub enum Input {
     Applied {
         effects: Vec<command::Effect>,
     },
-    /// The masters' set has changed.
-    MastersChanged,
     /// What became of a proposal.
     Responded {
         token: Token,

@@ -121,7 +121,6 @@ impl Governor {
         match input {
             Input::Tick => self.tick(now_ms, group, &mut effects),
             Input::Applied { effects: applied } => self.applied(group, applied, &mut effects),
-            Input::MastersChanged => self.is_directory_due = true,
             Input::Responded { token, answer } => self.responded(now_ms, token, answer, &mut effects),
             Input::Heard { session, message } => self.heard(now_ms, group, session, message, &mut effects),
             Input::Closed { session } => self.closed(session),
@@ -192,6 +191,12 @@ impl Governor {
             }
         }
         self.handovers.settle(group.catalog);
+        self.is_directory_due |= self.lacks_masters(group);
+    }
+
+    /// Is the directory of other masters than there are now?
+    fn lacks_masters(&self, group: &Group<'_>) -> bool {
+        !self.directory.masters.iter().eq(group.masters.addresses.values())
     }
 
     fn responded(&mut self, now_ms: i64, token: Token, answer: Answer, effects: &mut Vec<Effect>) {
@@ -351,7 +356,9 @@ impl Governor {
             self.looked_ms = now_ms;
             self.look(now_ms, group, effects);
         }
-        if group.catalog.next_end_ms().is_some_and(|end_ms| end_ms <= now_ms) {
+        // A change of the masters is no command; nodes hear of it under the number of the next one.
+        let is_over = group.catalog.next_end_ms().is_some_and(|end_ms| end_ms <= now_ms);
+        if is_over || self.lacks_masters(group) {
             self.propose(now_ms, Purpose::Time, false, Change::PassTime, effects);
         }
         self.publish(now_ms, group, effects);

@@ -23,6 +23,7 @@ macro_rules! group {
         Group {
             catalog: &$world.catalog,
             index: $world.index,
+            applied: $world.index,
             term: $world.term,
             me: 1,
             masters: &$world.masters,
@@ -205,6 +206,17 @@ impl World {
             _ => FromNode::Hello { profile: node.profile.clone() },
         };
         self.step(Input::Heard { session, message });
+        let node = &self.nodes[&number];
+        // What it has let go of it says again while it is still told to have it: the one who asked may be deposed.
+        let still_has = |(task, epoch): &(Task, Epoch)| {
+            let mut told = node.directory.iter().flat_map(|it| &it.tasks);
+            told.any(|(it, now)| it == task && now.epoch == *epoch && now.owner.as_ref() == Some(&node.profile.name))
+        };
+        let kept: Vec<(Task, Epoch)> = node.released.iter().filter(|it| still_has(it)).cloned().collect();
+        for (task, epoch) in kept {
+            let message = FromNode::Released { node: self.nodes[&number].profile.name.clone(), boot, task, epoch };
+            self.step(Input::Heard { session, message });
+        }
         let node = &self.nodes[&number];
         if node.leaves {
             let message = FromNode::Leaving { node: node.profile.name.clone(), boot };

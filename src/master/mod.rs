@@ -46,6 +46,13 @@ pub mod writes;
 pub mod memory;
 pub mod sled;
 
+pub mod group_service;
+pub mod journal_service;
+pub mod master_service;
+pub mod others_service;
+pub mod sessions_service;
+pub mod webhook_service;
+
 #[cfg(test)]
 mod consensus_tests;
 #[cfg(test)]

@@ -49,6 +49,9 @@ pub struct Metrics {
     pub actor_restarts: Counter,
     pub ingest_rejected: Counter,
     pub resident_bytes: Gauge<u64, AtomicU64>,
+    pub raft_term: Gauge,
+    pub raft_is_active: Gauge,
+    pub incidents_open: Gauge,
 }
 
 fn query_buckets() -> Histogram {
@@ -74,6 +77,9 @@ impl Default for Metrics {
             actor_restarts: Counter::default(),
             ingest_rejected: Counter::default(),
             resident_bytes: Gauge::default(),
+            raft_term: Gauge::default(),
+            raft_is_active: Gauge::default(),
+            incidents_open: Gauge::default(),
         };
         // The library appends `_total` to counters.
         let m = &metrics;
@@ -97,6 +103,13 @@ impl Default for Metrics {
             m.ingest_rejected.clone(),
         );
         registry.register("resident_bytes", "Resident memory of the process", m.resident_bytes.clone());
+        registry.register("raft_term", "Term of the masters' group, as this master knows it", m.raft_term.clone());
+        registry.register("raft_is_active", "1 on the active master, else 0", m.raft_is_active.clone());
+        registry.register(
+            "incidents_open",
+            "Incidents that are open, as this master knows them",
+            m.incidents_open.clone(),
+        );
         metrics.registry = Arc::new(registry);
         metrics
     }

@@ -45,6 +45,7 @@ pub struct Config {
     pub query: query::settings::Settings,
     pub master: master::settings::Settings,
     pub store: store::settings::Settings,
+    pub alerts: master::webhook_service::AlertSettings,
     #[serde(rename = "table")]
     pub tables: Vec<TableConfig>,
     #[serde(rename = "metric")]
@@ -251,6 +252,9 @@ fn check(config: &Config) -> Result<Catalog, Complaint> {
     }
     if let Err((key, reason)) = config.master.check() {
         return complain(["master", key], reason.into());
+    }
+    if let Err((key, reason)) = config.alerts.check() {
+        return complain(["alerts", key], reason.into());
     }
     check_tokens(&config.http)?;
     let calendar = Calendar::new(&cluster.timezone)

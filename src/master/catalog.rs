@@ -206,9 +206,13 @@ impl Catalog {
         let Some(node) = self.nodes.get_mut(name).filter(is_it) else {
             return nothing("the node is lost already, or another process", effects);
         };
+        let was_to_go = node.state == NodeState::Draining;
         (node.state, node.since_ms) = (NodeState::Lost, now_ms);
         effects.push(Effect::NodeIs { node: name.clone(), state: NodeState::Lost });
-        self.incidents.raise(now_ms, IncidentKind::NodeLost, name.to_string(), reason, effects);
+        // Whoever was drained was meant to stop.
+        if !was_to_go {
+            self.incidents.raise(now_ms, IncidentKind::NodeLost, name.to_string(), reason, effects);
+        }
         let orphans = self.orphans(name, |_| false);
         self.hand_on(orphans, moves, effects);
     }

@@ -18,6 +18,19 @@ pub mod incidents;
 pub mod placement;
 pub mod plan;
 
+pub mod alarms;
+pub mod arrangement;
+pub mod duties;
+pub mod governor;
+pub mod handover;
+pub mod health;
+pub mod history;
+pub mod overview;
+pub mod petitions;
+pub mod proposals;
+pub mod roster;
+pub mod weights;
+
 pub mod consensus;
 pub mod elections;
 pub mod journal;
@@ -33,7 +46,16 @@ pub mod writes;
 pub mod memory;
 pub mod sled;
 
+pub mod group_service;
+pub mod journal_service;
+pub mod master_service;
+pub mod others_service;
+pub mod sessions_service;
+pub mod webhook_service;
+
 #[cfg(test)]
 mod consensus_tests;
+#[cfg(test)]
+mod governor_world;
 #[cfg(test)]
 mod group_world;

@@ -13,8 +13,8 @@ use crate::model::task::{NodeName, NodeState, Role, Task};
 /// What a plan is made for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Situation<'a> {
-    /// About to be declared lost in the same command.
-    pub lost: Option<&'a NodeName>,
+    /// About to be declared lost, in the same command or the next ones.
+    pub lost: &'a [NodeName],
     /// About to join in the same command.
     pub joining: Option<&'a NodeProfile>,
     /// Loads that differ by less are left as they are.
@@ -51,7 +51,7 @@ fn candidates<'a>(catalog: &'a Catalog, role: Role, situation: Situation<'a>) ->
     let joins = |name: &NodeName| situation.joining.is_some_and(|joining| joining.name == *name);
     let stays = |node: &&Node| {
         matches!(node.state, NodeState::Alive | NodeState::Suspect)
-            && situation.lost != Some(&node.profile.name)
+            && !situation.lost.contains(&node.profile.name)
             && !joins(&node.profile.name)
     };
     let mut profiles: Vec<&NodeProfile> = catalog.nodes().filter(stays).map(|node| &node.profile).collect();

@@ -50,7 +50,7 @@ fn a_lost_node_is_replaced_in_the_command_that_loses_it() {
     let mut catalog = cluster(4);
     let lost = NodeName::new("n2");
     let before: BTreeMap<Task, _> = catalog.tasks().map(|(task, it)| (task.clone(), it.clone())).collect();
-    let situation = Situation { lost: Some(&lost), ..Situation::default() };
+    let situation = Situation { lost: std::slice::from_ref(&lost), ..Situation::default() };
     let moves = plan(&catalog, &standing_tasks(16), |_| 1, situation);
     catalog.apply(Command {
         at_ms: 2,

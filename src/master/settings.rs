@@ -37,6 +37,9 @@ pub struct Settings {
     pub node_silence: Millis,
     pub node_return: Millis,
     pub balance_slack_percent: u32,
+    pub balance_interval: Millis,
+    pub handover: Millis,
+    pub handovers: usize,
 }
 
 /// What elections go by.
@@ -102,6 +105,9 @@ impl Settings {
         if self.requests == 0 || self.in_flight == 0 {
             return Err(("requests", "at least one must be possible"));
         }
+        if self.handovers == 0 {
+            return Err(("handovers", "at least one must be possible"));
+        }
         Ok(())
     }
 }
@@ -142,6 +148,9 @@ impl Settings {
             node_silence: Millis(1_500),
             node_return: Millis(3_000),
             balance_slack_percent: 0,
+            balance_interval: Millis(5_000),
+            handover: Millis(2_000),
+            handovers: 8,
         }
     }
 }

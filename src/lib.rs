@@ -76,6 +76,8 @@ pub mod query;
 // Around it.
 pub mod master;
 
+pub mod member;
+
 pub mod admin;
 pub mod cli;
 pub mod config;

@@ -26,10 +26,15 @@ pub mod value;
 pub mod admission;
 pub mod exchange;
 pub mod lane;
+pub mod offering;
 pub mod pressure;
 pub mod retention;
 pub mod sequencer;
 
 pub mod gate_actor;
+pub mod gates_actor;
+pub mod offer_service;
+
+pub mod elsewhere_http;
 pub mod gate_http;
 pub mod request_http;

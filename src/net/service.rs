@@ -12,7 +12,7 @@ use super::link::{Handler, Link, Peer, Refusal, StreamReader, StreamWriter};
 
 /// Between masters: raft's messages.
 pub const RAFT: u16 = 1;
-/// Nodes and masters: `control`.
+/// Nodes to masters: `control::FromNode` as messages, `control::Ask` as calls.
 pub const CONTROL: u16 = 2;
 /// A store lends its tiers.
 pub const STORE: u16 = 3;
@@ -20,6 +20,8 @@ pub const STORE: u16 = 3;
 pub const PUSH: u16 = 4;
 /// Rows that one gate's HTTP took in and another gate owns.
 pub const OFFER: u16 = 5;
+/// Masters to nodes: `control::FromMaster` as messages. Not the number of the other direction, for a process may be both.
+pub const MEMBER: u16 = 6;
 
 /// Finds the link to whoever serves something now; `None` while that is not known.
 pub type LinkTo = Arc<dyn Fn() -> Option<Arc<dyn Link>> + Send + Sync>;

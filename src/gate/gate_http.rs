@@ -112,6 +112,7 @@ pub struct IngestReport {
         (status = 408, description = "The client stopped sending", body = ProblemDocument),
         (status = 413, description = "The request holds too much", body = ProblemDocument),
         (status = 415, description = "Neither CSV nor NDJSON", body = ProblemDocument),
+        (status = 421, description = "This node has no gates; `nodes` are those that have", body = ProblemDocument),
         (status = 422, description = "A bad row, with line and column; nothing was counted", body = ProblemDocument),
         (status = 429, description = "Busy, nothing was counted; come again after Retry-After", body = ProblemDocument),
         (status = 503, description = "A tier is away; the request may have been taken in part", body = ProblemDocument),

@@ -100,6 +100,9 @@ pub struct GatesReport {
     pub restarting: Vec<PartitionId>,
 }
 
+/// Each partition may come and go at once: messages then keep their order without anybody waiting.
+const MAILBOX: usize = 8_192;
+
 /// The supervisor of a process's gates.
 pub struct GatesActor {
     parts: GatesParts,
@@ -125,10 +128,6 @@ impl GatesActor {
             GateActor::new(GateParts { epoch, ..parts.clone() })
         })
     }
-
-    fn forget_lag(&self, partition: PartitionId) {
-        self.parts.metrics.mq_lag_changes.remove(&PartitionLabel { partition: partition.0 });
-    }
 }
 
 async fn end(held: Held) {
@@ -141,6 +140,10 @@ async fn end(held: Held) {
 
 impl Actor for GatesActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        context.set_mailbox_capacity(MAILBOX);
+    }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
         for arbiter in &self.arbiters {
@@ -170,10 +173,7 @@ impl Handler<Unassign> for GatesActor {
     fn handle(&mut self, unassign: Unassign, _: &mut Context<Self>) -> Self::Result {
         let Unassign { partition, epoch } = unassign;
         let held = read(&self.directory.wards).get(&partition).filter(|held| held.epoch == epoch).cloned();
-        let directory = self.directory.clone();
-        if held.is_some() {
-            self.forget_lag(partition);
-        }
+        let (directory, metrics) = (self.directory.clone(), self.parts.metrics.clone());
         Box::pin(async move {
             let Some(held) = held else { return };
             // It is found until it has ended, so that offers hear from it what becomes of them.
@@ -181,6 +181,8 @@ impl Handler<Unassign> for GatesActor {
             let mut wards = write(&directory.wards);
             if wards.get(&partition).is_some_and(|held| held.epoch == epoch) {
                 wards.remove(&partition);
+                // The lag is another process's to show.
+                metrics.mq_lag_changes.remove(&PartitionLabel { partition: partition.0 });
             }
         })
     }
@@ -191,7 +193,6 @@ impl Handler<StopAll> for GatesActor {
 
     fn handle(&mut self, _: StopAll, _: &mut Context<Self>) -> Self::Result {
         let wards = std::mem::take(&mut *write(&self.directory.wards));
-        wards.keys().for_each(|partition| self.forget_lag(*partition));
         Box::pin(async move {
             join_all(wards.into_values().map(end)).await;
         })

@@ -1,5 +1,7 @@
 //! A member and masters made for the test, over connections that break.
 
+use std::path::Path;
+
 use super::*;
 use crate::model::id::{Epoch, PartitionId};
 use crate::model::report::{Freshness, NodeRates};
@@ -9,6 +11,7 @@ use crate::net::link::{Fingerprint, Identity, Listening};
 use crate::net::memory::MemoryNet;
 use crate::net::service::Services;
 use crate::net::settings::Settings as NetSettings;
+use crate::net::tcp::TcpNet;
 
 const SETTINGS: Settings = Settings { heartbeat: Millis(20), reclaim: Millis(300) };
 const SOON: Duration = Duration::from_secs(10);
@@ -259,4 +262,38 @@ async fn a_leaving_node_waits_until_nothing_is_its_own() {
     };
     let (is_free, ()) = tokio::join!(stage.member.leave(SOON), left);
     assert!(is_free);
+}
+
+#[tokio::test]
+async fn a_node_may_be_its_own_master() {
+    let (mailbox, services, done) =
+        (Arc::new(Mailbox::default()), Arc::new(Services::default()), Arc::new(Done::default()));
+    let master = Arc::new(Master { name: "n".into(), ..Default::default() });
+    services.set(
+        [
+            (service::CONTROL, master.clone() as Arc<dyn Handler>),
+            (service::MEMBER, mailbox.clone() as Arc<dyn Handler>),
+        ]
+        .into(),
+    );
+    let net = TcpNet::new(identity("n"), NetSettings::for_tests(), Path::new(""), Clock::System, services);
+    let net: Arc<dyn Net> = Arc::new(net.expect("no certificates"));
+    let listening = net.listen("127.0.0.1:0").await.expect("a free port");
+    let parts = MemberParts {
+        profile: profile(),
+        masters: vec![listening.address.clone()],
+        settings: SETTINGS,
+        net,
+        tasks: Arc::new(TestTasks(done.clone())),
+        reporter: Arc::new(|| Box::pin(std::future::ready(report()))),
+        clock: Clock::System,
+    };
+    let member = Member::start(&mailbox, parts);
+    until("it reaches itself", || !lock(&master.nodes).is_empty()).await;
+    master.stand(1, true);
+    until("it says hello", || master.count(|said| matches!(said, FromNode::Hello { .. })) > 0).await;
+    master.direct(1, Some("n"), 4);
+    until("it does what it was told", || lock(&done.log).len() == 1).await;
+    let answer = member.ask(&Ask::State { history_after_ms: 0 }, SOON).await;
+    assert!(matches!(answer, Answered::State(_) | Answered::NotActive { .. }), "{answer:?}");
 }

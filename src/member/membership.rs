@@ -321,7 +321,9 @@ impl Membership {
             return;
         }
         self.masters.retain(|address, _| wanted.contains(address));
-        wanted.iter().for_each(|address| drop(self.masters.entry(address.clone()).or_default()));
+        for address in &wanted {
+            self.masters.entry(address.clone()).or_default();
+        }
         effects.push(Effect::Dial(wanted));
     }
 

@@ -7,6 +7,10 @@
 //!  mux                  calls, messages and streams become pieces in lanes with windows
 //!  tcp_entry            handshake by the cluster secret, then hello: nothing else is read before
 //!  frame                bytes become frames
+//!
+//!  control              what nodes and masters say; whereabouts: what a directory says of nodes and tasks
+//!  peers                links to other nodes, and to the one that does a task
+//!  push                 what gates tell owners elsewhere
 //! ```
 //!
 //! Invariant: a role knows messages, never who receives them.

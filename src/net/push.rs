@@ -6,7 +6,6 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::message::Idle;
 use crate::model::batch::{Batch, BatchHeader, Chunk};
 use crate::model::codec::{self, CodecError};
 use crate::model::id::{PartitionId, Tip};
@@ -15,7 +14,12 @@ use crate::model::id::{PartitionId, Tip};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Pushed {
     Chunk(PartitionId, Chunk),
-    Idle(Idle),
+    /// As `message::Idle` says it.
+    Idle {
+        partition: PartitionId,
+        tip: Tip,
+        at_ms: i64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,8 +48,8 @@ pub fn encode_chunk(partition: PartitionId, chunk: &Chunk) -> Bytes {
     encode(&head, chunk.batches.iter().map(|batch| &batch.body))
 }
 
-pub fn encode_idle(idle: &Idle) -> Bytes {
-    encode(&Head::Idle { partition: idle.partition, tip: idle.tip, at_ms: idle.at_ms }, std::iter::empty())
+pub fn encode_idle(partition: PartitionId, tip: Tip, at_ms: i64) -> Bytes {
+    encode(&Head::Idle { partition, tip, at_ms }, std::iter::empty())
 }
 
 fn encode<'a>(head: &Head, bodies: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
@@ -70,7 +74,7 @@ pub fn decode(mut bytes: Bytes) -> Result<Pushed, CodecError> {
     }
     let head = rest.split_to(length);
     let pushed = match codec::from_bytes("push", &head)? {
-        Head::Idle { partition, tip, at_ms } => Pushed::Idle(Idle { partition, tip, at_ms }),
+        Head::Idle { partition, tip, at_ms } => Pushed::Idle { partition, tip, at_ms },
         Head::Chunk { partition, id, previous, at_ms, batches: heads } => {
             let mut batches = Vec::with_capacity(heads.len());
             for (header, length) in heads {
@@ -118,8 +122,8 @@ mod tests {
         let partition = PartitionId(3);
         let bytes = encode_chunk(partition, &chunk());
         assert_eq!(decode(bytes.clone()), Ok(Pushed::Chunk(partition, chunk())));
-        let idle = Idle { partition, tip: Tip::new(2, 9), at_ms: 78 };
-        assert_eq!(decode(encode_idle(&idle)), Ok(Pushed::Idle(idle)));
+        let tip = Tip::new(2, 9);
+        assert_eq!(decode(encode_idle(partition, tip, 78)), Ok(Pushed::Idle { partition, tip, at_ms: 78 }));
         for length in 0..bytes.len() {
             assert!(decode(bytes.slice(..length)).is_err(), "{length} of {} bytes", bytes.len());
         }

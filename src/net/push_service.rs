@@ -86,7 +86,9 @@ impl Owners for ClusterOwners {
             Place::Here => self.here.idle(idle),
             Place::Nowhere => {}
             // The next heartbeat says it again.
-            Place::There(link) => drop(link.send(service::PUSH, push::encode_idle(&idle))),
+            Place::There(link) => {
+                drop(link.send(service::PUSH, push::encode_idle(idle.partition, idle.tip, idle.at_ms)))
+            }
         }
     }
 }
@@ -108,7 +110,7 @@ impl Handler for PushService {
                     debug!(%partition, peer = peer.name, "push dropped, the owner is busy");
                 }
             }
-            Ok(Pushed::Idle(idle)) => self.here.idle(idle),
+            Ok(Pushed::Idle { partition, tip, at_ms }) => self.here.idle(Idle { partition, tip, at_ms }),
             Err(error) => warn!(peer = peer.name, %error, "not a push"),
         }
         Box::pin(std::future::ready(()))

@@ -73,6 +73,8 @@ pub enum Effect {
 const MOST_MASTERS: usize = 16;
 /// Nodes whose word about their standing is remembered.
 const MOST_STANDINGS: usize = 64;
+/// Tasks that may be given back ahead of their directory; others are begun, and then fenced.
+const MOST_AHEAD: usize = 8_192;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Connected {
@@ -130,6 +132,8 @@ pub struct Membership {
     tasks: BTreeMap<Task, Held>,
     /// What was begun last of each task that the directory has.
     begun: BTreeMap<Task, (Epoch, u32)>,
+    /// Epochs that were given back before a directory gave them to this node.
+    released_ahead: BTreeMap<Task, Epoch>,
     /// What was let go, and has not ended.
     ending: BTreeSet<Work>,
     report: Option<Box<NodeReport>>,
@@ -153,6 +157,7 @@ impl Membership {
             was_known: false,
             tasks: BTreeMap::new(),
             begun: BTreeMap::new(),
+            released_ahead: BTreeMap::new(),
             ending: BTreeSet::new(),
             report: None,
             is_reporting: false,
@@ -298,13 +303,13 @@ impl Membership {
             }
             FromMaster::Directory(directory) => {
                 if directory.version > self.directory.version {
-                    self.follow(directory, effects);
+                    self.follow(now_ms, directory, effects);
                 }
             }
             FromMaster::Release { task, epoch } => {
                 // One that was deposed has nothing to say.
                 if self.active_link().is_some_and(|(_, link)| link.peer == from) {
-                    self.release(now_ms, task, epoch, effects);
+                    self.release(task, epoch, effects);
                 }
             }
         }
@@ -329,7 +334,7 @@ impl Membership {
 
     // --- tasks ---
 
-    fn follow(&mut self, directory: Arc<Directory>, effects: &mut Vec<Effect>) {
+    fn follow(&mut self, now_ms: i64, directory: Arc<Directory>, effects: &mut Vec<Effect>) {
         self.directory = directory.clone();
         effects.push(Effect::DirectoryIs(directory.clone()));
         self.hints.clear();
@@ -345,10 +350,12 @@ impl Membership {
         self.was_known |= self.known;
         let mine = self.mine();
         self.drop_what_is_not(&mine, effects);
-        let begun: Vec<Work> = mine.into_iter().filter_map(|(task, epoch)| self.begin(task, epoch)).collect();
+        let begun: Vec<Work> = mine.into_iter().filter_map(|(task, epoch)| self.begin(now_ms, task, epoch)).collect();
         effects.extend(begun.into_iter().map(Effect::Run));
         let is_task = |task: &Task| whereabouts::assignment(&directory, task).is_some();
         self.begun.retain(|task, _| is_task(task));
+        let known = |task: &Task| whereabouts::assignment(&directory, task).map_or(0, |assignment| assignment.epoch);
+        self.released_ahead.retain(|task, epoch| *epoch > known(task));
     }
 
     /// What the directory gives to this process: only the process that it names has it, not one of the same name.
@@ -380,15 +387,17 @@ impl Membership {
         });
     }
 
-    /// `None`: it is held already, or was given back too often.
-    fn begin(&mut self, task: Task, epoch: Epoch) -> Option<Work> {
+    /// `None`: it is held already, or given back already, or was given back too often.
+    fn begin(&mut self, now_ms: i64, task: Task, epoch: Epoch) -> Option<Work> {
         if self.tasks.contains_key(&task) {
             return None;
         }
         let turn = self.next_turn(&task, epoch)?;
+        let is_released = self.released_ahead.get(&task) == Some(&epoch) && turn == 0;
+        let state = if is_released { State::Released { at_ms: now_ms } } else { State::Running };
         self.begun.insert(task.clone(), (epoch, turn));
-        self.tasks.insert(task.clone(), Held { epoch, turn, state: State::Running });
-        Some(Work { task, epoch, turn })
+        self.tasks.insert(task.clone(), Held { epoch, turn, state });
+        (state == State::Running).then_some(Work { task, epoch, turn })
     }
 
     fn next_turn(&self, task: &Task, epoch: Epoch) -> Option<u32> {
@@ -399,9 +408,8 @@ impl Membership {
         (turn < MOST_TURNS).then_some(turn)
     }
 
-    fn release(&mut self, now_ms: i64, task: Task, epoch: Epoch, effects: &mut Vec<Effect>) {
+    fn release(&mut self, task: Task, epoch: Epoch, effects: &mut Vec<Effect>) {
         let known = whereabouts::assignment(&self.directory, &task).map_or(0, |assignment| assignment.epoch);
-        let has_room = self.tasks.len() < self.directory.tasks.len() + MOST_STANDINGS;
         match self.tasks.get_mut(&task) {
             Some(held) if held.epoch == epoch => match held.state {
                 State::Running => {
@@ -411,27 +419,13 @@ impl Membership {
                 State::Releasing => {}
                 State::Released { .. } => self.say(self.released(task, epoch), effects),
             },
-            // The directory that gives it to this node is still to come: it is not begun then.
-            _ if epoch > known && has_room => {
-                self.drop_held(&task, effects);
-                let held = Held { epoch, turn: 0, state: State::Released { at_ms: now_ms } };
-                self.tasks.insert(task.clone(), held);
-                self.begun.insert(task.clone(), (epoch, 0));
+            // The directory that gives it to this node is still to come: it is not begun then. What runs until then is
+            // as the newest one says.
+            _ if epoch > known && self.released_ahead.len() < MOST_AHEAD => {
+                self.released_ahead.insert(task.clone(), epoch);
                 self.say(self.released(task, epoch), effects);
             }
             _ => self.say(self.released(task, epoch), effects),
-        }
-    }
-
-    /// A later assignment of the task is known to be, so this one is over.
-    fn drop_held(&mut self, task: &Task, effects: &mut Vec<Effect>) {
-        let Some(held) = self.tasks.remove(task) else { return };
-        let work = Work { task: task.clone(), epoch: held.epoch, turn: held.turn };
-        if held.state == State::Running {
-            effects.push(Effect::LetGo(work.clone(), How::Lost));
-        }
-        if !matches!(held.state, State::Released { .. }) {
-            self.ending.insert(work);
         }
     }
 
@@ -456,7 +450,7 @@ impl Membership {
         for (task, epoch) in due {
             self.tasks.remove(&task);
             if mine.get(&task) == Some(&epoch) {
-                effects.extend(self.begin(task, epoch).map(Effect::Run));
+                effects.extend(self.begin(now_ms, task, epoch).map(Effect::Run));
             }
         }
     }

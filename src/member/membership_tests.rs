@@ -178,9 +178,22 @@ fn what_was_released_before_it_was_heard_of_is_not_begun() {
     assert!(matches!(sent(&said)[..], [(_, FromNode::Released { epoch: 9, .. })]));
     let effects = member.step(0, told(2, BOOT, &[(ME, 1), (ME, 9)]));
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Run(_))), "{effects:?}");
+    let again = member.step(PACE.reclaim_ms, Input::Tick);
+    assert!(again.contains(&Effect::Run(Work { turn: 1, ..work(1, 9) })), "unless nobody takes it: {again:?}");
     // A master that was deposed, or never was active, is not listened to.
     member.step(0, up(2, 5));
     assert_eq!(member.step(0, heard(2, FromMaster::Release { task: gate(0), epoch: 1 })), []);
+}
+
+#[test]
+fn what_runs_goes_on_when_a_later_assignment_is_released_before_it_was_heard_of() {
+    let mut member = joined();
+    let said = member.step(0, heard(1, FromMaster::Release { task: gate(0), epoch: 9 }));
+    assert!(matches!(sent(&said)[..], [(_, FromNode::Released { epoch: 9, .. })]) && said.len() == 1, "{said:?}");
+    let between = member.step(0, told(2, BOOT, &[(ME, 1), ("n2", 5)]));
+    assert_eq!(between.len(), 1, "only the directory is new: {between:?}");
+    let effects = member.step(0, told(3, BOOT, &[(ME, 9), ("n2", 5)]));
+    assert_eq!(effects[1..], [Effect::LetGo(work(0, 1), How::Lost)]);
 }
 
 #[test]
@@ -404,6 +417,8 @@ impl World {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn whatever_is_lost_or_late_nothing_runs_that_a_known_directory_gives_to_another_and_all_follows_in_the_end(
         events in events()

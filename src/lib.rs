@@ -16,6 +16,7 @@
 //! them, each a trait with adapters. Here all roles run in one process, on embedded tiers; a role cannot tell.
 //!
 //! Beside the flow stands the **master**: several of them agree on who does what ([`master`]); no row passes through it.
+//! Every node is a **member**: it does what the newest directory of the masters says ([`member`]).
 //!
 //! # Invariant: what always holds
 //!
@@ -78,6 +79,8 @@ pub mod store;
 
 // Around it.
 pub mod master;
+
+pub mod member;
 
 pub mod admin;
 pub mod cli;

@@ -121,7 +121,7 @@ fn floor(path: &str) -> u8 {
         // The joint that all HTTP files share; what reads the clock, and what carries messages and counters.
         "problem.rs" => return 4,
         "guardian.rs" => return 3,
-        "clock.rs" | "metrics.rs" | "net/message.rs" | "net/link.rs" | "net/service.rs" => return 2,
+        "clock.rs" | "metrics.rs" | "net/message.rs" | "net/link.rs" | "net/service.rs" | "net/peers.rs" => return 2,
         _ => {}
     }
     if stem.ends_with("_http") {

@@ -53,15 +53,20 @@ pub enum OfferError {
     KeyReused,
     #[error("another gate owns the partition")]
     Fenced,
+    #[error("the partition is handed over to another gate")]
+    HandedOver,
     /// It is not known whether mq has the rows.
     #[error("{0}")]
     Unavailable(TierError),
+    /// It is not known whether mq has the rows.
+    #[error("the gate ended before it answered")]
+    Ended,
 }
 
 impl OfferError {
     /// Is it certain that nothing of the offer was taken?
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Unavailable(_))
+        !matches!(self, Self::Unavailable(_) | Self::Ended)
     }
 
     pub fn is_retryable(&self) -> bool {
@@ -84,6 +89,8 @@ pub enum Input {
     },
     /// A tier's answer that the way from mq to kv waits for.
     Admission(admission::Input),
+    /// Nothing more is taken or read; what is under way is finished.
+    Stop,
 }
 
 /// What is to be done, in this order.
@@ -128,7 +135,8 @@ pub enum Effect {
 pub struct GateReport {
     pub partition: PartitionId,
     pub epoch: Epoch,
-    /// `new`, `looking`, `resting`, `reading`, `drained`, `checking`, `appending`, `fenced`.
+    /// `new`, `looking`, `resting`, `reading`, `drained`, `checking`, `appending`, `fenced`,
+    /// `stopping`.
     pub state: &'static str,
     pub tip: Tip,
     /// The mq offset that kv has.

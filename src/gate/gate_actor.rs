@@ -22,7 +22,7 @@ use crate::metrics::{Metrics, PartitionLabel, SourceLabel};
 use crate::model::batch::{Batch, Chunk};
 use crate::model::id::{Epoch, PartitionId, Tip};
 use crate::mq::{Mq, Offset};
-use crate::net::message::{Idle, PushBudget, PushChunk, Route};
+use crate::net::message::{Idle, Owners};
 use crate::tier::TierError;
 
 /// What a gate is made of.
@@ -34,10 +34,7 @@ pub struct GateParts {
     pub epoch: Epoch,
     pub mq: Arc<dyn Mq>,
     pub kv: Arc<dyn Kv>,
-    pub push: Route<PushChunk>,
-    /// Shared by the gates of a process.
-    pub push_budget: PushBudget,
-    pub idle: Route<Idle>,
+    pub owners: Arc<dyn Owners>,
     pub settings: Arc<Settings>,
     pub clock: Clock,
     pub metrics: Metrics,
@@ -52,6 +49,11 @@ impl Message for Offer {
 #[rtype(result = "GateReport")]
 pub struct Observe;
 
+/// Ends the gate; the answer comes when all that was offered is answered and what is on its way to kv is there.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
 type Answer = Result<Accepted, OfferError>;
 
 /// The actor of one partition's gate.
@@ -61,18 +63,31 @@ pub struct GateActor {
     offers: OfferId,
     replies: HashMap<OfferId, oneshot::Sender<Answer>>,
     awaiting: Option<SpawnHandle>,
+    /// Who waits for the end.
+    stopping: Vec<oneshot::Sender<()>>,
 }
 
 impl GateActor {
     pub fn new(parts: GateParts) -> Self {
         let core = Lane::new(parts.partition, parts.epoch, parts.settings.clone());
-        Self { core, offers: 0, replies: HashMap::new(), awaiting: None, parts }
+        Self { core, offers: 0, replies: HashMap::new(), awaiting: None, stopping: Vec::new(), parts }
     }
 
     fn step(&mut self, ctx: &mut Context<Self>, input: Input) {
         for effect in self.core.step(self.parts.clock.now_ms(), input) {
             self.carry_out(ctx, effect);
         }
+        if self.core.is_over() {
+            self.end(ctx);
+        }
+    }
+
+    fn end(&mut self, ctx: &mut Context<Self>) {
+        for waiting in self.stopping.drain(..) {
+            // Who does not wait any more does not mind.
+            let _ = waiting.send(());
+        }
+        ctx.stop();
     }
 
     fn carry_out(&mut self, ctx: &mut Context<Self>, effect: Effect) {
@@ -156,23 +171,13 @@ impl GateActor {
     }
 
     fn push(&mut self, ctx: &mut Context<Self>, chunk: Chunk) {
-        let taken = match self.parts.push_budget.take(chunk.size()) {
-            None => false,
-            Some(hold) => {
-                let push = PushChunk { partition: self.parts.partition, chunk, hold };
-                // An owner that is away is not slow: it reads kv when it comes.
-                !matches!((self.parts.push)().map(|owner| owner.try_send(push)), Some(Err(SendError::Full(_))))
-            }
-        };
+        let taken = self.parts.owners.push(self.parts.partition, chunk);
         self.step(ctx, Input::Pushed { taken });
         self.show_lag();
     }
 
     fn tell_idle(&self, tip: Tip, at_ms: i64) {
-        if let Some(owner) = (self.parts.idle)() {
-            // The next heartbeat says it again.
-            let _ = owner.try_send(Idle { partition: self.parts.partition, tip, at_ms });
-        }
+        self.parts.owners.idle(Idle { partition: self.parts.partition, tip, at_ms });
     }
 
     fn trim(&self, ctx: &mut Context<Self>, before: Offset) {
@@ -222,9 +227,22 @@ impl Handler<Offer> for GateActor {
         self.offers += 1;
         self.replies.insert(self.offers, reply);
         self.step(ctx, Input::Offer(self.offers, offer));
+        Box::pin(async move { answer.await.unwrap_or(Err(OfferError::Ended)) })
+    }
+}
+
+impl Handler<Stop> for GateActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) -> Self::Result {
+        let (sender, ended) = oneshot::channel();
+        self.stopping.push(sender);
+        // mq may never say what became of a batch. Nobody waits longer than this for it.
+        ctx.run_later(self.parts.settings.publish_timeout.duration(), |gate, ctx| gate.end(ctx));
+        self.step(ctx, Input::Stop);
         Box::pin(async move {
-            let gone = || TierError::Unavailable { tier: "mq", reason: "the gate stopped before it answered".into() };
-            answer.await.unwrap_or_else(|_| Err(OfferError::Unavailable(gone())))
+            // If the sender is gone, there is nothing more to wait for.
+            let _ = ended.await;
         })
     }
 }

@@ -13,6 +13,8 @@ use crate::kv::memory::MemoryKv;
 use crate::model::id::SourceId;
 use crate::model::position::{Position, Span};
 use crate::mq::memory::MemoryMq;
+use crate::net::message::{PushBudget, PushChunk};
+use crate::net::push_service::LocalOwners;
 
 const HERE: PartitionId = PartitionId(0);
 
@@ -66,9 +68,11 @@ impl Stage {
             epoch: 1,
             mq: mq.clone(),
             kv: kv.clone(),
-            push: Arc::new(move || Some(push.clone())),
-            push_budget: PushBudget::new(1 << 20),
-            idle: Arc::new(move || Some(idle.clone())),
+            owners: Arc::new(LocalOwners {
+                push: Arc::new(move |_| Some(push.clone())),
+                idle: Arc::new(move |_| Some(idle.clone())),
+                budget: PushBudget::new(1 << 20),
+            }),
             settings: Arc::new(Settings::for_tests()),
             clock: Clock::System,
             metrics: Metrics::default(),

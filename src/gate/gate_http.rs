@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Addr;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
@@ -17,7 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::gate_actor::{Accepted, GateActor, Offer, OfferError};
+use super::gate_actor::{Accepted, Offer, OfferError};
+use super::offer_service::Offers;
+use super::offering::Failure;
 use super::request_http::{find_table, format, idempotency_key};
 use super::row_error::{RowError, RowErrorKind};
 use super::row_reader::RowReader;
@@ -38,14 +39,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Memory is reserved in units of this, so that a count of them fits a semaphore.
 const UNIT_BYTES: usize = 1 << 10;
 
-/// Finds the gate of a partition; `None` while it is being restarted.
-pub type Gates = Arc<dyn Fn(PartitionId) -> Option<Addr<GateActor>> + Send + Sync>;
-
 /// What the handler works with.
 pub struct IngestState {
     catalog: Arc<Catalog>,
     partitions: u16,
-    gates: Gates,
+    offers: Offers,
     settings: Arc<Settings>,
     metrics: Metrics,
     memory: Arc<Semaphore>,
@@ -55,12 +53,12 @@ impl IngestState {
     pub fn new(
         catalog: Arc<Catalog>,
         partitions: u16,
-        gates: Gates,
+        offers: Offers,
         settings: Arc<Settings>,
         metrics: Metrics,
     ) -> Self {
         let memory = Arc::new(Semaphore::new(units(settings.ingest_memory.bytes()) as usize));
-        Self { catalog, partitions, gates, settings, metrics, memory }
+        Self { catalog, partitions, offers, settings, metrics, memory }
     }
 }
 
@@ -114,6 +112,7 @@ pub struct IngestReport {
         (status = 408, description = "The client stopped sending", body = ProblemDocument),
         (status = 413, description = "The request holds too much", body = ProblemDocument),
         (status = 415, description = "Neither CSV nor NDJSON", body = ProblemDocument),
+        (status = 421, description = "This node has no gates; `nodes` are those that have", body = ProblemDocument),
         (status = 422, description = "A bad row, with line and column; nothing was counted", body = ProblemDocument),
         (status = 429, description = "Busy, nothing was counted; come again after Retry-After", body = ProblemDocument),
         (status = 503, description = "A tier is away; the request may have been taken in part", body = ProblemDocument),
@@ -159,6 +158,7 @@ async fn take_in(
         Ok((parsed.changes, parsed.parts.into_iter().map(seal).collect::<Vec<_>>()))
     })
     .await?;
+    check_ways(state, &sealed)?;
     let outcomes = join_all(sealed.into_iter().map(|part| offer(state, &table, &key, part))).await;
     answer(changes, outcomes, key.is_some())
 }
@@ -259,29 +259,26 @@ struct Outcome {
     result: Result<Accepted, Failure>,
 }
 
-enum Failure {
-    Refused(OfferError),
-    /// The partition's gate is not there: nothing was taken.
-    Away,
-    /// No answer in time, or none at all: it is not known whether mq has the rows.
-    Unknown(String),
+/// Before anything is taken: can all parts be brought to their gates?
+fn check_ways(state: &IngestState, parts: &[Sealed]) -> Result<(), Problem> {
+    let too_long = parts.iter().find_map(|part| {
+        let most = state.offers.most_bytes(part.partition).filter(|most| part.body.len() > *most)?;
+        Some((part, most))
+    });
+    let Some((part, most)) = too_long else { return Ok(()) };
+    let detail = format!(
+        "the rows of partition {} take {} bytes, and the gate that owns it is on another node, to which {most} can be sent \
+         at once; send fewer rows in one request; nothing was counted",
+        part.partition,
+        part.body.len()
+    );
+    Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request-too-large", "The request is too large", detail))
 }
 
 async fn offer(state: &IngestState, table: &Arc<Table>, key: &Option<Arc<str>>, part: Sealed) -> Outcome {
     let Sealed { partition, changes, rows, weighted, hours, body } = part;
-    let Some(gate) = (state.gates)(partition) else {
-        return Outcome { changes, result: Err(Failure::Away) };
-    };
     let offer = Offer { table: table.clone(), key: key.clone(), body, rows, weighted, hours };
-    let limit = state.settings.publish_timeout;
-    let result = match timeout(limit.duration(), gate.send(offer)).await {
-        Ok(Ok(Ok(accepted))) => Ok(accepted),
-        Ok(Ok(Err(error))) if error.is_refusal() => Err(Failure::Refused(error)),
-        Ok(Ok(Err(error))) => Err(Failure::Unknown(error.to_string())),
-        Ok(Err(error)) => Err(Failure::Unknown(error.to_string())),
-        Err(_) => Err(Failure::Unknown(format!("no answer within {limit}"))),
-    };
-    Outcome { changes, result }
+    Outcome { changes, result: state.offers.offer(partition, &offer).await }
 }
 
 fn answer(changes: u64, outcomes: Vec<Outcome>, keyed: bool) -> Result<IngestReport, Problem> {
@@ -298,8 +295,7 @@ fn answer(changes: u64, outcomes: Vec<Outcome>, keyed: bool) -> Result<IngestRep
         assert_eq!(accepted + duplicate, changes, "every change belongs to one partition");
         return Ok(IngestReport { accepted, shed: 0, duplicate, durability: Durability::Mq });
     }
-    let untouched =
-        failures.len() == partitions && !failures.iter().any(|failure| matches!(failure, Failure::Unknown(_)));
+    let untouched = failures.len() == partitions && failures.iter().all(Failure::is_refusal);
     Err(if untouched { refused(&failures) } else { partly_taken(accepted + duplicate, &failures, keyed) })
 }
 
@@ -312,7 +308,7 @@ fn refused(failures: &[Failure]) -> Problem {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         return Problem::new(status, "idempotency-key-reused", "Idempotency-Key reused", detail);
     }
-    let detail = format!("{}; nothing of the request was counted", reason(&failures[0]));
+    let detail = format!("{}; nothing of the request was counted", failures[0]);
     match &failures[0] {
         Failure::Refused(OfferError::Busy | OfferError::Backlog { .. }) => busy(detail),
         _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ingest-unavailable", "Ingest is unavailable", detail),
@@ -324,19 +320,11 @@ fn partly_taken(taken: u64, failures: &[Failure], keyed: bool) -> Problem {
         true => "a retry with the same Idempotency-Key and body is safe: what was taken counts once",
         false => "a retry may count rows twice; send an Idempotency-Key to make retries safe",
     };
-    let reasons = format!("{} of the partitions failed, the first: {}", failures.len(), reason(&failures[0]));
+    let reasons = format!("{} of the partitions failed, the first: {}", failures.len(), failures[0]);
     let detail = format!("the request was taken in part ({taken} changes for certain); {reasons}; {advice}");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "partly-taken", "The request was taken in part", detail)
         .with("taken", taken)
         .with("retry_safe", keyed)
-}
-
-fn reason(failure: &Failure) -> String {
-    match failure {
-        Failure::Refused(error) => error.to_string(),
-        Failure::Away => "the partition's gate is being started".to_owned(),
-        Failure::Unknown(reason) => reason.clone(),
-    }
 }
 
 /// The memory that one request has reserved; given back when it is dropped.

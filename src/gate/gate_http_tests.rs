@@ -8,7 +8,8 @@ use actix_web::http::Method;
 use actix_web::{App, test};
 use serde_json::Value;
 
-use super::super::gate_actor::GateParts;
+use super::super::gate_actor::{GateActor, GateParts};
+use super::super::offer_service::Gates;
 use super::*;
 use crate::clock::Clock;
 use crate::kv::Kv;
@@ -54,9 +55,7 @@ fn stage(settings: Settings, absent: Option<PartitionId>) -> Stage {
             epoch: 1,
             mq: mq.clone(),
             kv: kv.clone(),
-            push: Arc::new(|| None),
-            push_budget: crate::net::message::PushBudget::new(1 << 20),
-            idle: Arc::new(|| None),
+            owners: Arc::new(()),
             settings: settings.clone(),
             clock: Clock::System,
             metrics: metrics.clone(),
@@ -66,7 +65,8 @@ fn stage(settings: Settings, absent: Option<PartitionId>) -> Stage {
     let catalog = catalog();
     let table = catalog.table("orders").expect("it was just made").clone();
     let gates: Gates = Arc::new(move |partition| gates.get(&partition).cloned());
-    let state = web::Data::new(IngestState::new(catalog, PARTITIONS, gates, settings, metrics));
+    let offers = Offers::new(gates, None, settings.publish_timeout);
+    let state = web::Data::new(IngestState::new(catalog, PARTITIONS, offers, settings, metrics));
     Stage { mq, kv, state, table }
 }
 
@@ -204,7 +204,8 @@ async fn i6_without_memory_a_request_waits_and_is_then_told_to_come_again() {
 
 #[actix_web::test]
 async fn a_request_that_was_taken_in_part_says_whether_a_retry_is_safe() {
-    let stage = stage(Settings::for_tests(), Some(PartitionId(2)));
+    let settings = Settings { publish_timeout: Millis(100), ..Settings::for_tests() };
+    let stage = stage(settings, Some(PartitionId(2)));
     let partial = stage.post_csv(csv(0..100)).await;
     assert_eq!((partial.status, &partial.body["code"]), (503, &"partly-taken".into()), "{}", partial.body);
     assert_eq!((partial.retry_after.as_deref(), &partial.body["retry_safe"]), (Some("1"), &false.into()));

@@ -44,6 +44,7 @@ pub struct Lane {
     /// Where mq ends, as far as reads and acknowledgements tell.
     mq_end: Offset,
     counted: Counted,
+    stopping: bool,
 }
 
 impl Lane {
@@ -61,6 +62,7 @@ impl Lane {
             waiting: 0,
             mq_end: 0,
             counted: Counted::default(),
+            stopping: false,
             settings,
         }
     }
@@ -75,8 +77,19 @@ impl Lane {
             Input::Pushed { taken: true } => self.pressure.taken(),
             Input::Pushed { taken: false } => self.pressure.refused(),
             Input::Admission(input) => self.advance(now_ms, input, &mut effects),
+            Input::Stop => self.stopping = true,
+        }
+        if self.stopping {
+            // What mq has, the next gate reads.
+            effects.retain(|effect| !matches!(effect, Effect::ReadMq { .. } | Effect::AwaitMq { .. }));
         }
         effects
+    }
+
+    /// Was it stopped, all offers are answered, and nothing is on its way to mq or kv?
+    pub fn is_over(&self) -> bool {
+        let is_appending = matches!(self.admission.standing(), Standing::Appending(_));
+        self.stopping && self.sequencer.in_flight() == 0 && !is_appending
     }
 
     /// How long to wait before more is read from mq.
@@ -173,6 +186,9 @@ impl Lane {
         if *self.admission.standing() == Standing::Fenced {
             return Err(OfferError::Fenced);
         }
+        if self.stopping {
+            return Err(OfferError::HandedOver);
+        }
         let batches = self.lag_batches();
         if batches >= self.settings.backlog_batches {
             return Err(OfferError::Backlog { batches });
@@ -250,7 +266,7 @@ impl Lane {
         GateReport {
             partition: self.partition,
             epoch: self.epoch,
-            state: self.admission.standing().name(),
+            state: if self.stopping { "stopping" } else { self.admission.standing().name() },
             tip: self.admission.tip(),
             offset: self.admission.persisted(),
             mq_lag_batches: self.lag_batches(),

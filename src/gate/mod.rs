@@ -8,6 +8,9 @@
 //!   ╰───────────── gate_http ────────────╯
 //! ```
 //!
+//! Between the parts and the sequencer may be another node: `offer_service` brings an offer to the gate that owns the
+//! partition, wherever it lives. `gates_actor` has those that live here.
+//!
 //! Invariant: rows are acknowledged once mq has them, and in kv's chain each batch counts once (design §5).
 
 pub mod settings;
@@ -26,10 +29,15 @@ pub mod value;
 pub mod admission;
 pub mod exchange;
 pub mod lane;
+pub mod offering;
 pub mod pressure;
 pub mod retention;
 pub mod sequencer;
 
 pub mod gate_actor;
+pub mod gates_actor;
+pub mod offer_service;
+
+pub mod elsewhere_http;
 pub mod gate_http;
 pub mod request_http;

@@ -55,12 +55,29 @@ impl PushBudget {
 }
 
 /// A gate tells the owner that nothing is under way: at `at_ms` mq was drained and kv stood at `tip`.
-#[derive(Debug, Clone, Copy, Message)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct Idle {
     pub partition: PartitionId,
     pub tip: Tip,
     pub at_ms: i64,
+}
+
+/// The owners of all partitions, wherever they live, for the gates that have something to tell them.
+pub trait Owners: Send + Sync {
+    /// `false`: the owner, or the way to it, is full, and the chunk was dropped. An owner that is away is not full.
+    fn push(&self, partition: PartitionId, chunk: Chunk) -> bool;
+
+    fn idle(&self, idle: Idle);
+}
+
+/// Nobody owns anything.
+impl Owners for () {
+    fn push(&self, _: PartitionId, _: Chunk) -> bool {
+        true
+    }
+
+    fn idle(&self, _: Idle) {}
 }
 
 /// Finds the current receiver of a message; `None` while it is being restarted. Looked up for every message, since a

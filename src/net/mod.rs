@@ -7,6 +7,10 @@
 //!  mux                  calls, messages and streams become pieces in lanes with windows
 //!  tcp_entry            handshake by the cluster secret, then hello: nothing else is read before
 //!  frame                bytes become frames
+//!
+//!  control              what nodes and masters say; whereabouts: what a directory says of nodes and tasks
+//!  peers                links to other nodes, and to the one that does a task
+//!  push                 what gates tell owners elsewhere
 //! ```
 //!
 //! Invariant: a role knows messages, never who receives them.
@@ -27,6 +31,9 @@ mod memory_relay;
 pub mod message;
 mod mux;
 mod outgoing;
+pub mod peers;
+pub mod push;
+pub mod push_service;
 mod refusals;
 pub mod service;
 pub mod settings;
@@ -39,3 +46,4 @@ mod tcp_entry;
 mod tcp_handlers;
 mod tcp_stream;
 mod tcp_tls;
+pub mod whereabouts;

@@ -27,6 +27,7 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::{Loaded, SecretError};
 use crate::gate::gate_http::IngestState;
+use crate::gate::offer_service::Offers;
 use crate::metrics::Metrics;
 use crate::model::mode::Modes;
 use crate::query::query_service::{self, QueryService};
@@ -118,9 +119,9 @@ impl Node {
             let observer = observer.clone();
             Arc::new(move || observer.clone().view())
         };
-        let gates = roles.gates();
-        let ingest =
-            IngestState::new(catalog, config.cluster.partitions, gates, Arc::new(config.gate.clone()), metrics.clone());
+        let offers = Offers::new(roles.gates(), None, config.gate.publish_timeout);
+        let settings = Arc::new(config.gate.clone());
+        let ingest = IngestState::new(catalog, config.cluster.partitions, offers, settings, metrics.clone());
         let parts = HttpParts {
             door: Arc::new(Door { access, readiness: readiness.clone() }),
             admin: Data::new(AdminState { readiness: readiness.clone(), metrics, view }),

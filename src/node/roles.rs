@@ -13,7 +13,7 @@ use crate::cache::memory::MemoryCache;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gate::gate_actor::{GateActor, GateParts};
-use crate::gate::gate_http::Gates;
+use crate::gate::offer_service::Gates;
 use crate::guardian::Ward;
 use crate::hot::embedded::EmbeddedHot;
 use crate::kv::embedded::EmbeddedKv;
@@ -22,6 +22,7 @@ use crate::model::catalog::Catalog;
 use crate::model::id::{Epoch, PartitionId};
 use crate::mq::embedded::EmbeddedMq;
 use crate::net::message::PushBudget;
+use crate::net::push_service::LocalOwners;
 use crate::slave;
 use crate::slave::slave_actor::{Assign, Directory, SlaveActor, SlaveParts, StopAll};
 use crate::tier::TierError;
@@ -102,7 +103,12 @@ impl Roles {
         let arbiters: Vec<Arbiter> = (0..threads).map(|_| Arbiter::new()).collect();
         let mut roles = Self { tiers, gates: Vec::new(), slave, arbiters };
         let settings = Arc::new(config.gate.clone());
-        let push_budget = PushBudget::new(settings.push_memory.bytes());
+        let (pushes, idles) = (directory.clone(), directory);
+        let owners = Arc::new(LocalOwners {
+            push: Arc::new(move |partition| pushes.push_route(partition)()),
+            idle: Arc::new(move |partition| idles.idle_route(partition)()),
+            budget: PushBudget::new(settings.push_memory.bytes()),
+        });
         for id in 0..config.cluster.partitions {
             let partition = PartitionId(id);
             let assign = Assign { partition, epoch: Epochs::new(start).next() };
@@ -112,9 +118,7 @@ impl Roles {
                 epoch: 0,
                 mq: roles.tiers.mq.clone(),
                 kv: roles.tiers.kv.clone(),
-                push: directory.push_route(partition),
-                push_budget: push_budget.clone(),
-                idle: directory.idle_route(partition),
+                owners: owners.clone(),
                 settings: settings.clone(),
                 clock: clock.clone(),
                 metrics: metrics.clone(),

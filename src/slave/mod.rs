@@ -14,6 +14,8 @@ pub mod partition;
 pub mod partition_actor;
 pub mod plan;
 #[cfg(test)]
+mod push_tests;
+#[cfg(test)]
 mod sample;
 pub mod saving;
 pub mod settings;

@@ -104,6 +104,9 @@ pub struct SlaveReport {
     pub restarting: Vec<PartitionId>,
 }
 
+/// Each partition may come and go at once: messages then keep their order without anybody waiting.
+const MAILBOX: usize = 8_192;
+
 /// The supervisor of a process's partitions.
 pub struct SlaveActor {
     parts: SlaveParts,
@@ -173,6 +176,10 @@ async fn end(ward: Ward<PartitionActor>) {
 
 impl Actor for SlaveActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        context.set_mailbox_capacity(MAILBOX);
+    }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
         for thread in &self.threads {

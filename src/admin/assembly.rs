@@ -61,7 +61,11 @@ impl ClusterView {
             complaints: Vec::new(),
             nodes: nodes(state, &heard, &about),
             masters: state.masters.iter().map(master_view).collect(),
-            tiers: state.tiers.iter().filter_map(|(tier, standing)| tier_view(state, &heard, *tier, standing)).collect(),
+            tiers: state
+                .tiers
+                .iter()
+                .filter_map(|(tier, standing)| tier_view(state, &heard, *tier, standing))
+                .collect(),
             rates: reports().fold(Rates::default(), |sum, report| plus(sum, rates(report))),
             freshness: freshness(state, &tasks, about.now_ms),
             memory: Memory { resident_bytes: reports().map(|report| report.resident_bytes).sum() },
@@ -95,7 +99,16 @@ impl<'a> Heard<'a> {
 
 fn rates(report: &NodeReport) -> Rates {
     let rates = report.rates;
-    Rates { changes_ingested: rates.ingested, changes_applied: rates.applied, queries: rates.queries }
+    Rates {
+        changes_ingested: rounded(rates.ingested),
+        changes_applied: rounded(rates.applied),
+        queries: rounded(rates.queries),
+    }
+}
+
+/// What people can tell apart; the document gets shorter.
+fn rounded(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
 }
 
 fn plus(a: Rates, b: Rates) -> Rates {
@@ -127,7 +140,7 @@ fn nodes(state: &ClusterState, heard: &Heard<'_>, about: &About) -> Vec<NodeView
             host: node.profile.host.clone(),
             started: last.map(|report| moment(report.started_ms)).unwrap_or_default(),
             cores: last.map_or(0, |report| report.cores as usize),
-            load: current.map_or(0.0, |report| report.load),
+            load: current.map_or(0.0, |report| rounded(report.load)),
             resident_bytes: current.map_or(0, |report| report.resident_bytes),
             rates: current.map(rates).unwrap_or_default(),
             tasks,
@@ -199,7 +212,11 @@ fn tier_view(state: &ClusterState, heard: &Heard<'_>, tier: Tier, standing: &Tie
     let since_ms = if standing.since_ms > 0 { standing.since_ms } else { first_start().unwrap_or(state.at_ms) };
     Some(TierView {
         tier: tier.name().to_owned(),
-        kind: holders().next().or(reports().map(|(_, report)| report).next()).map_or("unknown", |it| &it.kind).to_owned(),
+        kind: holders()
+            .next()
+            .or(reports().map(|(_, report)| report).next())
+            .map_or("unknown", |it| &it.kind)
+            .to_owned(),
         mode: standing.mode,
         policy: policy.to_owned(),
         until,
@@ -262,8 +279,8 @@ fn freshness(state: &ClusterState, tasks: &[TaskView], now_ms: i64) -> Freshness
     let oldest = tasks.iter().filter_map(|task| super::view::millis(task.as_of.as_deref()?)).min();
     let last = state.history.last();
     FreshnessView {
-        p50_ms: last.and_then(|sample| sample.fresh_p50_ms),
-        p99_ms: last.and_then(|sample| sample.fresh_p99_ms),
+        p50_ms: last.and_then(|sample| sample.fresh_p50_ms).map(rounded),
+        p99_ms: last.and_then(|sample| sample.fresh_p99_ms).map(rounded),
         oldest_ms: oldest.map(|as_of_ms| (now_ms - as_of_ms).max(0) as f64),
         lag: tasks.iter().filter(|task| task.kind == TaskKind::Gate).filter_map(|task| task.lag).sum(),
     }
@@ -283,11 +300,15 @@ fn incident_view(incident: &Incident) -> IncidentView {
 fn sample_view(sample: &Sample) -> SampleView {
     SampleView {
         at_ms: sample.at_ms,
-        rates: Rates { changes_ingested: sample.ingested, changes_applied: sample.applied, queries: sample.queries },
+        rates: Rates {
+            changes_ingested: rounded(sample.ingested),
+            changes_applied: rounded(sample.applied),
+            queries: rounded(sample.queries),
+        },
         freshness: FreshnessView {
-            p50_ms: sample.fresh_p50_ms,
-            p99_ms: sample.fresh_p99_ms,
-            oldest_ms: sample.oldest_ms,
+            p50_ms: sample.fresh_p50_ms.map(rounded),
+            p99_ms: sample.fresh_p99_ms.map(rounded),
+            oldest_ms: sample.oldest_ms.map(rounded),
             lag: sample.lag,
         },
     }

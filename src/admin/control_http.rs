@@ -158,7 +158,8 @@ fn done(answered: Answered) -> Result<HttpResponse, Problem> {
             Err(Problem::new(status, "no-active-master", "No active master", detail).retry_after_s(RETRY_AFTER_S))
         }
         Answered::Unknown => {
-            let detail = "the masters have not confirmed it in time: it may be done or not; the same can be asked again";
+            let detail =
+                "the masters have not confirmed it in time: it may be done or not; the same can be asked again";
             Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", "The outcome is not known", detail))
         }
     }

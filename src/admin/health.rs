@@ -117,7 +117,8 @@ impl Found<'_> {
     }
 
     fn nodes(&mut self) {
-        let moved = "Their tasks have been given to others. Start them again, or forget them if they are gone for good.";
+        let moved =
+            "Their tasks have been given to others. Start them again, or forget them if they are gone for good.";
         let soon = "Their connections were closed; they are back in a moment, or lost and replaced.";
         for (state, level, advice) in [(NodeState::Lost, Level::Bad, moved), (NodeState::Suspect, Level::Warn, soon)] {
             let of: Vec<&NodeView> = self.view.nodes.iter().filter(|node| node.state == state).collect();
@@ -134,7 +135,12 @@ impl Found<'_> {
         let names: Vec<String> = self.view.nodes.iter().filter(quiet).map(|node| node.name.clone()).collect();
         if !names.is_empty() {
             let what = format!("No report of {}", list(&names, NAMES_MOST));
-            self.add(Level::Warn, what, None, "They live, but do not say how they are; look at their logs if it lasts.");
+            self.add(
+                Level::Warn,
+                what,
+                None,
+                "They live, but do not say how they are; look at their logs if it lasts.",
+            );
         }
     }
 
@@ -177,7 +183,8 @@ impl Found<'_> {
         if lag >= BEHIND_CHANGES && seconds > BEHIND_SECONDS {
             let what = format!("Gates are behind: {} changes wait in mq", count(lag as f64));
             let work = duration(seconds * 1e3);
-            let advice = format!("About {work} of work. More nodes with the roles gate and slave take their share at once.");
+            let advice =
+                format!("About {work} of work. More nodes with the roles gate and slave take their share at once.");
             self.add(Level::Warn, what, None, advice);
         }
         let age = |task: &TaskView| self.view.age_ms(task.as_of.as_deref()?);

@@ -32,6 +32,7 @@ pub struct Hub(Arc<Shared>);
 struct Shared {
     view: ViewSource,
     readiness: Readiness,
+    every: Duration,
     places: Arc<Semaphore>,
     newest: watch::Sender<Option<Arc<Frame>>>,
     /// Runs while somebody watches.
@@ -84,9 +85,13 @@ struct Watcher {
 impl Hub {
     /// At most `most` watch at a time.
     pub fn new(view: ViewSource, readiness: Readiness, most: usize) -> Self {
+        Self::with_pace(view, readiness, most, EVERY)
+    }
+
+    fn with_pace(view: ViewSource, readiness: Readiness, most: usize, every: Duration) -> Self {
         let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let newest = watch::Sender::new(None);
-        Self(Arc::new(Shared { view, readiness, places, newest, maker: Mutex::default() }))
+        Self(Arc::new(Shared { view, readiness, every, places, newest, maker: Mutex::default() }))
     }
 
     /// A stream of server-sent events; `None` if too many watch.
@@ -102,8 +107,7 @@ impl Hub {
             *maker = Some(tokio::spawn(self.clone().make()));
         }
         drop(maker);
-        let watcher =
-            Watcher { hub: self.clone(), form, newest, has: Vec::new(), has_begun: false, _place: place };
+        let watcher = Watcher { hub: self.clone(), form, newest, has: Vec::new(), has_begun: false, _place: place };
         Some(stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await?, watcher)) }))
     }
 
@@ -112,7 +116,7 @@ impl Hub {
     }
 
     async fn make(self) {
-        let mut ticks = tokio::time::interval(EVERY);
+        let mut ticks = tokio::time::interval(self.0.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

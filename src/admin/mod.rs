@@ -16,6 +16,8 @@ pub mod assembly;
 mod chart;
 pub mod control_http;
 pub mod door_http;
+#[cfg(test)]
+mod fixture_tests;
 mod health;
 pub mod hub_service;
 pub mod linux;

@@ -29,11 +29,17 @@ pub fn flow(view: &ClusterView) -> Markup {
     let one = |station: Station| vec![station];
     let columns: Vec<Vec<Station>> = [
         Some(one(intake(view))),
-        tier("mq", "log of changes").map(|station| one(Station { figure: Some((count(view.freshness.lag as f64), "waiting")), ..station })),
+        tier("mq", "log of changes")
+            .map(|station| one(Station { figure: Some((count(view.freshness.lag as f64), "waiting")), ..station })),
         Some(one(role(view, "gate", "admits each change once", TaskKind::Gate))),
         tier("kv", "today's chunks").map(one),
         Some(one(slaves(view))),
-        Some([tier("hot", "results"), tier("cache", "recent blocks"), tier("cold", "closed days")].into_iter().flatten().collect()),
+        Some(
+            [tier("hot", "results"), tier("cache", "recent blocks"), tier("cold", "closed days")]
+                .into_iter()
+                .flatten()
+                .collect(),
+        ),
         Some(one(query(view))),
     ]
     .into_iter()
@@ -86,9 +92,7 @@ fn role(view: &ClusterView, name: &'static str, job: &'static str, kind: TaskKin
     if unowned > 0 {
         troubles.push(format!("{unowned} unowned"));
     }
-    for state in
-        [TaskState::Failing, TaskState::Silent, TaskState::Fenced, TaskState::Catching, TaskState::Stopping]
-    {
+    for state in [TaskState::Failing, TaskState::Silent, TaskState::Fenced, TaskState::Catching, TaskState::Stopping] {
         let number = tasks().filter(|task| task.owner.is_some() && task.state == state).count();
         if number > 0 {
             troubles.push(format!("{number} {}", state.name()));

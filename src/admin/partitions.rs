@@ -68,7 +68,8 @@ pub fn rows(view: &ClusterView) -> Vec<PartitionRow<'_>> {
             _ => {}
         }
     }
-    let row = |(partition, (gate, compute)): (usize, (Option<_>, Option<_>))| row(view, partition as u16, gate, compute);
+    let row =
+        |(partition, (gate, compute)): (usize, (Option<_>, Option<_>))| row(view, partition as u16, gate, compute);
     tasks.into_iter().enumerate().map(row).collect()
 }
 

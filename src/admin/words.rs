@@ -62,7 +62,10 @@ mod tests {
 
     #[test]
     fn figures_are_short_and_never_fail() {
-        assert_eq!([0.0, 0.3, 12.4, 9_999.0, 12_345.0, 4.1e6].map(count), ["0", "0.3", "12", "9999", "12.3 k", "4.1 M"]);
+        assert_eq!(
+            [0.0, 0.3, 12.4, 9_999.0, 12_345.0, 4.1e6].map(count),
+            ["0", "0.3", "12", "9999", "12.3 k", "4.1 M"]
+        );
         assert_eq!([f64::NAN, f64::INFINITY].map(count), ["?", "?"]);
         assert_eq!([12.3, 1_500.0, 61e3, 600e3, f64::NAN].map(duration), ["12 ms", "1.5 s", "61 s", "10 min", "?"]);
         assert_eq!([5, 2048, 3 << 30].map(bytes), ["5 B", "2.0 KiB", "3.0 GiB"]);
@@ -71,7 +74,10 @@ mod tests {
     #[test]
     fn times_of_today_are_without_a_date_and_lists_end() {
         let (at, now) = ("2026-11-22T10:03:04.120Z", "2026-11-22T11:00:00.000Z");
-        assert_eq!((clock(at, now), clock(at, "2026-11-23")), ("10:03:04 UTC".into(), "2026-11-22 10:03:04 UTC".into()));
+        assert_eq!(
+            (clock(at, now), clock(at, "2026-11-23")),
+            ("10:03:04 UTC".into(), "2026-11-22 10:03:04 UTC".into())
+        );
         assert_eq!(clock("never", now), "never");
         let names: Vec<String> = (0..5).map(|number: u8| number.to_string()).collect();
         assert_eq!((list(&names, 5), list(&names, 2)), ("0, 1, 2, 3, 4".into(), "0, 1 and 3 more".into()));

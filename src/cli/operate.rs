@@ -126,7 +126,8 @@ impl NodeDrain {
                 return output::print(format!("{} has no tasks any more and can be stopped\n", self.name));
             }
             if started.elapsed() >= deadline {
-                let message = format!("{} still has {left} tasks after {}; they go on moving", self.name, self.deadline);
+                let message =
+                    format!("{} still has {left} tasks after {}; they go on moving", self.name, self.deadline);
                 return Err(Failure::new(Exit::Failed, message));
             }
             tokio::time::sleep(POLL).await;

@@ -93,13 +93,17 @@ fn ago(span_ms: i64) -> String {
     format!("{} ago", super::words::duration(span_ms as f64))
 }
 
-/// The next round number: 1, 2 or 5 of a power of ten.
+/// The next round number whose half is round, too.
 fn ceiling(value: f64) -> f64 {
     if !value.is_finite() || value <= 0.0 {
         return 1.0;
     }
     let power = 10_f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0].into_iter().map(|step| step * power).find(|ceiling| *ceiling >= value).unwrap_or(10.0 * power)
+    [1.0, 2.0, 3.0, 4.0, 6.0, 8.0]
+        .into_iter()
+        .map(|step| step * power)
+        .find(|ceiling| *ceiling >= value)
+        .unwrap_or(10.0 * power)
 }
 
 fn height(value: f64, top: f64) -> f64 {
@@ -167,6 +171,6 @@ mod tests {
 
     #[test]
     fn scales_end_at_round_numbers() {
-        assert_eq!([0.0, 0.7, 1.0, 1.2, 4.9, 5.1, 930.0].map(ceiling), [1.0, 1.0, 1.0, 2.0, 5.0, 10.0, 1_000.0]);
+        assert_eq!([0.0, 0.7, 1.0, 1.2, 4.9, 5.1, 930.0].map(ceiling), [1.0, 0.8, 1.0, 2.0, 6.0, 6.0, 1_000.0]);
     }
 }

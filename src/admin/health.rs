@@ -23,8 +23,8 @@ const BEHIND_CHANGES: u64 = 1_000;
 pub fn complaints(view: &ClusterView) -> Vec<Complaint> {
     let mut found = Found { view, complaints: Vec::new() };
     found.masters();
-    found.owners();
     view.tiers.iter().for_each(|tier| found.tier(tier));
+    found.owners();
     found.nodes();
     found.tasks();
     found.gaps();
@@ -83,7 +83,11 @@ impl Found<'_> {
         ] {
             let unowned = of(kind);
             if !unowned.is_empty() {
-                let what = format!("Nobody does {} {}", kind.name(), places(kind, &unowned));
+                let what = match kind {
+                    TaskKind::Compute => format!("Nobody computes {}", partitions(&unowned)),
+                    TaskKind::Gate => format!("No gate for {}", partitions(&unowned)),
+                    _ => format!("Nobody does {} of {}", kind.name(), list(&unowned, NAMES_MOST)),
+                };
                 let advice = format!("Start a node with the role {role}: holdfast node --role {role} --join …");
                 self.add(Level::Bad, what, None, advice);
             }
@@ -93,12 +97,13 @@ impl Found<'_> {
     fn tier(&mut self, tier: &TierView) {
         let name = &tier.tier;
         let since = Some(tier.since.clone());
-        let reason = tier.reason.as_ref().or(tier.trouble.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();
+        let reason = tier.reason.as_ref().or(tier.trouble.as_ref());
+        let reason = reason.map(|why| capital(why) + ". ").unwrap_or_default();
         if tier.mode == Mode::Normal {
             if !tier.troubled_nodes.is_empty() {
                 let nodes = list(&tier.troubled_nodes, NAMES_MOST);
                 let why = tier.trouble.as_deref().unwrap_or("no reason given");
-                let advice = format!("{why}. It is tried again by itself; look at {name} if it lasts.");
+                let advice = format!("{}. It is tried again by itself; look at {name} if it lasts.", capital(why));
                 self.add(Level::Warn, format!("{name} fails for {nodes}"), None, advice);
             }
             return;
@@ -113,20 +118,25 @@ impl Found<'_> {
             _ => format!("Bring {name} back; it is used again by itself. Answers go on and say what they lack."),
         };
         let level = if tier.mode == Mode::Degraded { Level::Bad } else { Level::Warn };
-        self.add(level, format!("{name} is {}{reason}", tier.mode.as_str()), since, advice);
+        self.add(level, format!("{name} is {}", tier.mode.as_str()), since, reason + &advice);
     }
 
     fn nodes(&mut self) {
-        let moved =
-            "Their tasks have been given to others. Start them again, or forget them if they are gone for good.";
-        let soon = "Their connections were closed; they are back in a moment, or lost and replaced.";
-        for (state, level, advice) in [(NodeState::Lost, Level::Bad, moved), (NodeState::Suspect, Level::Warn, soon)] {
+        for (state, level) in [(NodeState::Lost, Level::Bad), (NodeState::Suspect, Level::Warn)] {
             let of: Vec<&NodeView> = self.view.nodes.iter().filter(|node| node.state == state).collect();
             let names: Vec<String> = of.iter().map(|node| node.name.clone()).collect();
             if let Some(since) = of.iter().map(|node| node.since.clone()).min() {
                 let what = match &names[..] {
                     [name] => format!("Node {name} is {}", state.name()),
                     names => format!("{} nodes are {}: {}", names.len(), state.name(), list(names, NAMES_MOST)),
+                };
+                let (its, it) = if names.len() == 1 { ("Its", "it") } else { ("Their", "them") };
+                let advice = match state {
+                    NodeState::Lost => format!(
+                        "{its} tasks are given to others. Start {it} again; who is gone for good can be forgotten."
+                    ),
+                    _ => "The connection was closed. In a moment it is back, or the tasks are given to others."
+                        .to_owned(),
                 };
                 self.add(level, what, Some(since), advice);
             }
@@ -153,8 +163,8 @@ impl Found<'_> {
             let of: Vec<&TaskView> = self.view.tasks.iter().filter(is_it).collect();
             let Some(first) = of.first() else { continue };
             let subjects: Vec<String> = of.iter().map(|task| subject(task)).collect();
-            let detail = if first.detail.is_empty() { String::new() } else { format!(": {}", first.detail) };
-            let what = format!("{} is {} {}{detail}", capital(kind.name()), state.name(), places(kind, &subjects));
+            let detail = if first.detail.is_empty() { String::new() } else { capital(&first.detail) + ". " };
+            let what = format!("{} is {} {}", capital(kind.name()), state.name(), places(kind, &subjects));
             let node = first.owner.as_deref().unwrap_or("its node");
             let advice = match state {
                 TaskState::Failing => format!("It goes on by itself once that ends. The log of {node} says more."),
@@ -162,7 +172,7 @@ impl Found<'_> {
                 TaskState::Fenced => "A newer owner works on it; nothing to do.".to_owned(),
                 _ => format!("It is busy or about to move; if it lasts, look at the log of {node}."),
             };
-            self.add(state_level(state), what, None, advice);
+            self.add(state_level(state), what, None, detail + &advice);
         }
     }
 
@@ -240,12 +250,18 @@ fn subject(task: &TaskView) -> String {
 }
 
 fn places(kind: TaskKind, subjects: &[String]) -> String {
+    match kind {
+        TaskKind::Gate | TaskKind::Compute => format!("in {}", partitions(subjects)),
+        _ => format!("of {}", list(subjects, NAMES_MOST)),
+    }
+}
+
+fn partitions(subjects: &[String]) -> String {
     let names = list(subjects, NAMES_MOST);
-    match (kind, subjects.len()) {
-        (TaskKind::Gate | TaskKind::Compute, 1) => format!("in partition {names}"),
-        (TaskKind::Gate | TaskKind::Compute, len) if len > NAMES_MOST => format!("in {len} partitions ({names})"),
-        (TaskKind::Gate | TaskKind::Compute, _) => format!("in partitions {names}"),
-        _ => format!("of {names}"),
+    match subjects.len() {
+        1 => format!("partition {names}"),
+        len if len > NAMES_MOST => format!("{len} partitions ({names})"),
+        _ => format!("partitions {names}"),
     }
 }
 

@@ -87,7 +87,7 @@ pub fn page(view: &ClusterView, assets: &str) -> Markup {
                     div #headline aria-live="polite" aria-atomic="true" { (content("headline")) }
                     section #advice aria-label="What is wrong and what to do" { (content("advice")) }
                     @for part in parts.iter().filter(|part| part.title.is_some()) {
-                        section aria-labelledby={ (part.id) "-title" } class={ "card " (part.id) } {
+                        section aria-labelledby={ (part.id) "-title" } class={ "card of-" (part.id) } {
                             h2 id={ (part.id) "-title" } { (part.title.unwrap_or_default()) }
                             div id=(part.id) { (PreEscaped(&part.content)) }
                         }

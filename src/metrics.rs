@@ -124,6 +124,17 @@ impl Metrics {
         counts.filter_map(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
+    /// Of the freshness: upper bounds in seconds, each with the number of emissions up to there. Grows.
+    pub fn freshness_buckets(&self) -> Vec<(f64, u64)> {
+        let text = self.encode();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("holdfast_freshness_seconds_bucket{le=\""));
+        let read = |line: &str| {
+            let (bound, count) = line.split_once("\"} ")?;
+            Some((bound.trim_start_matches('+').to_lowercase().parse().ok()?, count.trim().parse().ok()?))
+        };
+        lines.filter_map(read).collect()
+    }
+
     /// All metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
         let mut text = String::new();

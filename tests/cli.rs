@@ -30,9 +30,20 @@ fn stderr(output: &Output) -> String {
 fn help_names_every_command_and_every_exit_code() {
     let output = holdfast(folder().path(), &["--help"]);
     assert_eq!(output.status.code(), Some(0));
-    for word in
-        ["up", "ingest", "query", "status", "config", "bench", "completions", "3 invalid config", "10 unhealthy"]
-    {
+    for word in [
+        "up",
+        "ingest",
+        "query",
+        "status",
+        "tier",
+        "drill",
+        "node-drain",
+        "config",
+        "bench",
+        "completions",
+        "3 invalid config",
+        "10 unhealthy",
+    ] {
         assert!(stdout(&output).contains(word), "{word} is missing in:\n{}", stdout(&output));
     }
 }

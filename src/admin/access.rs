@@ -62,6 +62,7 @@ impl Scope {
             "/api/v1/query" | "/api/v1/metrics-catalog" | "/openapi.json" => Some(Self::Query),
             _ if path == "/docs" || path.starts_with("/docs/") => Some(Self::Query),
             _ if method == "GET" => Some(Self::Operate),
+            _ if path.starts_with("/api/v1/tiers/") || path.starts_with("/api/v1/nodes/") => Some(Self::Operate),
             _ => Some(Self::Admin),
         }
     }
@@ -125,6 +126,7 @@ mod tests {
             token("boss", Scope::Admin, None),
             token("loader", Scope::Ingest, None),
             token("shop", Scope::Query, Some(KeySetting::Int(42))),
+            token("operator", Scope::Operate, None),
         ])
     }
 
@@ -143,6 +145,18 @@ mod tests {
             assert!(matches!(ask("shop-secret", "GET", path), Decision::Forbidden { .. }), "{path}");
             assert_eq!(ask("wrong", "GET", path), Decision::Unknown);
         }
+        for (method, path) in [
+            ("GET", "/"),
+            ("GET", "/api/v1/events"),
+            ("PUT", "/api/v1/tiers/kv"),
+            ("POST", "/api/v1/nodes/slave-1/drain"),
+            ("DELETE", "/api/v1/nodes/slave-1/drain"),
+        ] {
+            assert_eq!(ask("operator-secret", method, path), Decision::Allowed(None), "{method} {path}");
+            assert!(matches!(ask("loader-secret", method, path), Decision::Forbidden { .. }), "{method} {path}");
+        }
+        let elsewhere = ask("operator-secret", "POST", "/api/v1/anything");
+        assert!(matches!(elsewhere, Decision::Forbidden { needs: Scope::Admin, .. }));
         assert_eq!(access.decide(None, Scope::needed("POST", "/api/v1/query")), Decision::Unknown);
         assert_eq!(access.decide(Some("Basic boss-secret"), Some(Scope::Query)), Decision::Unknown);
     }

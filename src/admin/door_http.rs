@@ -10,8 +10,7 @@ use actix_web::http::header::AUTHORIZATION;
 use tracing::warn;
 
 use super::access::{Access, Decision, KeySetting, Scope};
-use super::readiness::Readiness;
-use super::view::NodeState;
+use super::readiness::{Phase, Readiness};
 use crate::model::id::Key;
 use crate::net::caller::BoundKey;
 use crate::problem::Problem;
@@ -43,7 +42,7 @@ impl Door {
                 return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "The token does not allow this", detail));
             }
         }
-        if needs == Some(Scope::Ingest) && self.readiness.state() == NodeState::Stopping {
+        if needs == Some(Scope::Ingest) && self.readiness.phase() == Phase::Stopping {
             let detail = "the node is stopping; nothing of this request was counted, send it again";
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Err(Problem::new(status, "stopping", "The node takes no more rows", detail));

@@ -5,7 +5,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::view::NodeState;
+/// What a node is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    Running,
+    Stopping,
+}
+
+impl Phase {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+        }
+    }
+}
 
 /// Shared by those who know and those who are asked.
 #[derive(Debug, Clone, Default)]
@@ -26,16 +42,16 @@ impl Readiness {
         self.0.store(STOPPING, Ordering::Release);
     }
 
-    pub fn state(&self) -> NodeState {
+    pub fn phase(&self) -> Phase {
         match self.0.load(Ordering::Acquire) {
-            STARTING => NodeState::Starting,
-            RUNNING => NodeState::Running,
-            _ => NodeState::Stopping,
+            STARTING => Phase::Starting,
+            RUNNING => Phase::Running,
+            _ => Phase::Stopping,
         }
     }
 
     pub fn is_ready(&self) -> bool {
-        self.state() == NodeState::Running
+        self.phase() == Phase::Running
     }
 }
 
@@ -51,6 +67,6 @@ mod tests {
         assert!(readiness.is_ready());
         readiness.set_stopping();
         readiness.set_running();
-        assert_eq!(readiness.state(), NodeState::Stopping);
+        assert_eq!(readiness.phase(), Phase::Stopping);
     }
 }

@@ -115,6 +115,14 @@ impl Client {
         self.authorized(self.http.post(format!("{}{path}", self.server)))
     }
 
+    pub fn put(&self, path: &str) -> RequestBuilder {
+        self.authorized(self.http.put(format!("{}{path}", self.server)))
+    }
+
+    pub fn delete(&self, path: &str) -> RequestBuilder {
+        self.authorized(self.http.delete(format!("{}{path}", self.server)))
+    }
+
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.token {
             Some(token) => request.header(AUTHORIZATION, token.clone()),

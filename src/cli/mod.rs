@@ -10,10 +10,12 @@ mod cut;
 mod demo;
 mod failure;
 mod ingest;
+mod operate;
 mod output;
 mod query;
 mod shop;
 mod status;
+mod status_table;
 mod table;
 mod up;
 
@@ -41,6 +43,9 @@ enum Command {
     Ingest(ingest::Ingest),
     Query(query::Query),
     Status(status::Status),
+    Tier(operate::Tier),
+    Drill(operate::Drill),
+    NodeDrain(operate::NodeDrain),
     #[command(subcommand)]
     Config(config::Config),
     Bench(bench::Bench),
@@ -55,6 +60,9 @@ pub fn run() -> ExitCode {
         Command::Ingest(ingest) => client::block_on(ingest.run()),
         Command::Query(query) => client::block_on(query.run()),
         Command::Status(status) => client::block_on(status.run()),
+        Command::Tier(tier) => client::block_on(tier.run()),
+        Command::Drill(drill) => client::block_on(drill.run()),
+        Command::NodeDrain(drain) => client::block_on(drain.run()),
         Command::Config(config) => config.run(),
         Command::Bench(bench) => bench.run(),
         Command::Completions(completions) => completions.run(),

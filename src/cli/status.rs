@@ -9,16 +9,18 @@ use clap::{Args, ValueEnum};
 
 use super::client::{Client, Server};
 use super::failure::{Exit, Failure};
-use super::table::{Align, render};
-use super::{Outcome, output};
-use crate::admin::view::{ClusterView, NodeView, TaskKind, TaskView, TierView};
+use super::{Outcome, output, status_table};
+use crate::admin::view::ClusterView;
 
-/// Show nodes, tiers and partitions; exit code 10 if something is not as it should be.
+/// Show nodes, masters, tiers, the worst partitions and incidents; exit code 10 if something is not as it should be.
 #[derive(Debug, Args)]
 pub struct Status {
     /// Show it again every second, until interrupted.
     #[arg(long)]
     watch: bool,
+    /// Show every partition, not only the worst.
+    #[arg(long)]
+    partitions: bool,
     #[arg(long, short, default_value = "table")]
     output: Output,
     #[command(flatten)]
@@ -31,105 +33,79 @@ enum Output {
     Json,
 }
 
-const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J";
 const PAUSE: Duration = Duration::from_secs(1);
+const HOME: &str = "\x1b[H";
+const CLEAR_BELOW: &str = "\x1b[J";
+/// What is left of a longer line that stood there before.
+const CLEAR_REST_OF_LINE: &str = "\x1b[K\n";
 
 impl Status {
     pub async fn run(self) -> Outcome {
         let client = self.server.connect()?;
         if !self.watch {
-            return self.show(&client, "").await;
+            let (text, view) = self.look(&client).await?;
+            output::print(text)?;
+            return verdict(&view);
         }
-        let before = if std::io::stdout().is_terminal() && self.output == Output::Table { CLEAR_SCREEN } else { "" };
+        let in_place = std::io::stdout().is_terminal() && self.output == Output::Table;
+        if in_place {
+            output::print(format!("{HOME}{CLEAR_BELOW}"))?;
+        }
         loop {
-            match self.show(&client, before).await {
-                // A server that is restarted comes back.
-                Err(failure) if matches!(failure.exit, Exit::Unreachable | Exit::Unhealthy) => failure.show(),
-                outcome => outcome?,
+            match self.look(&client).await {
+                Ok((text, _)) if in_place => output::print(redrawn(&text))?,
+                Ok((text, view)) => {
+                    output::print(text)?;
+                    if let Err(failure) = verdict(&view) {
+                        failure.show();
+                    }
+                }
+                // A server that is restarted comes back; meanwhile what was shown is taken away, since it is old.
+                Err(failure) if failure.exit == Exit::Unreachable && in_place => {
+                    output::print(redrawn(&format!("{}\n", failure.message)))?;
+                }
+                Err(failure) if failure.exit == Exit::Unreachable => failure.show(),
+                Err(failure) => return Err(failure),
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    async fn show(&self, client: &Client, before: &str) -> Outcome {
+    async fn look(&self, client: &Client) -> Result<(String, ClusterView), Failure> {
         let response = client.send(client.get("/api/v1/cluster")).await?;
         let text = response.text().await.map_err(|error| client.unreachable(&error))?;
-        let view: ClusterView = serde_json::from_str(&text)
-            .map_err(|error| Failure::failed(format!("the server's answer cannot be read: {error}")))?;
-        match self.output {
-            Output::Json => output::print(text.trim_end().to_owned() + "\n")?,
-            Output::Table => output::print(before.to_owned() + &tables(&view))?,
-        }
-        let complaints = view.complaints();
-        if complaints.is_empty() {
-            return Ok(());
-        }
-        Err(Failure::new(Exit::Unhealthy, complaints.join("; ")))
+        let view = read(&text)?;
+        let shown = match self.output {
+            Output::Json => text.trim_end().to_owned() + "\n",
+            Output::Table => status_table::tables(&view, self.partitions),
+        };
+        Ok((shown, view))
     }
 }
 
-fn tables(view: &ClusterView) -> String {
-    let state = if view.ready { "ready" } else { "not ready" };
-    let rates = view.rates;
-    format!(
-        "{} is {state} at {}; {:.0} changes/s in, {:.0} counted/s, {:.0} queries/s, {} resident\n\n{}\n{}\n{}",
-        view.name,
-        view.now,
-        rates.changes_ingested,
-        rates.changes_applied,
-        rates.queries,
-        output::size(view.memory.resident_bytes),
-        nodes(view),
-        tiers(view),
-        partitions(view),
-    )
+pub fn read(text: &str) -> Result<ClusterView, Failure> {
+    serde_json::from_str(text).map_err(|error| Failure::failed(format!("the server's answer cannot be read: {error}")))
 }
 
-/// Headings; those that begin with `>` stand to the right.
-fn headings<const N: usize>(names: [&str; N]) -> [(String, Align); N] {
-    names.map(|name| match name.strip_prefix('>') {
-        Some(name) => (name.to_owned(), Align::Right),
-        None => (name.to_owned(), Align::Left),
-    })
+fn verdict(view: &ClusterView) -> Outcome {
+    if view.complaints.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<&str> = view.complaints.iter().map(|complaint| complaint.what.as_str()).collect();
+    Err(Failure::new(Exit::Unhealthy, all.join("; ")))
 }
 
-fn nodes(view: &ClusterView) -> String {
-    let row = |node: &NodeView| {
-        let load = format!("{:.0}% of {} cores", node.load * 100.0, node.cores);
-        vec![node.name.clone(), node.roles.join(","), node.state.name().into(), node.http.clone(), load]
-    };
-    render(&headings(["node", "roles", "state", "http", "load"]), &view.nodes.iter().map(row).collect::<Vec<_>>())
+/// Over what stands on the screen, without a moment of emptiness.
+fn redrawn(text: &str) -> String {
+    format!("{HOME}{}{CLEAR_BELOW}", text.replace('\n', CLEAR_REST_OF_LINE))
 }
 
-fn tiers(view: &ClusterView) -> String {
-    let bytes = |bytes: Option<u64>| bytes.map(output::size).unwrap_or_default();
-    let row = |tier: &TierView| {
-        let mode = tier.mode.as_str().to_owned();
-        vec![tier.tier.clone(), tier.kind.clone(), mode, bytes(tier.used_bytes), bytes(tier.limit_bytes)]
-    };
-    let rows: Vec<_> = view.tiers.iter().map(row).collect();
-    render(&headings(["tier", "kind", "mode", ">used", ">limit"]), &rows)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn partitions(view: &ClusterView) -> String {
-    let of = |kind: TaskKind, partition: u16| {
-        view.tasks.iter().find(move |task| task.kind == kind && task.partition == partition)
-    };
-    let state = |task: Option<&TaskView>| task.map_or("none", |task| task.state.name()).to_owned();
-    let rows: Vec<Vec<String>> = (0..view.partitions)
-        .map(|partition| {
-            let (gate, compute) = (of(TaskKind::Gate, partition), of(TaskKind::Compute, partition));
-            vec![
-                partition.to_string(),
-                compute.map(|task| task.owner.clone()).unwrap_or_default(),
-                compute.map(|task| task.epoch.to_string()).unwrap_or_default(),
-                state(gate),
-                state(compute),
-                gate.and_then(|task| task.lag).map(|lag| lag.to_string()).unwrap_or_default(),
-                compute.map_or(0, |task| task.gaps).to_string(),
-                compute.and_then(|task| task.as_of.clone()).unwrap_or_default(),
-            ]
-        })
-        .collect();
-    render(&headings([">partition", "owner", ">epoch", "gate", "compute", ">lag", ">gaps", "as of"]), &rows)
+    #[test]
+    fn a_shorter_text_leaves_nothing_of_a_longer_one() {
+        assert_eq!(redrawn("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+    }
 }

@@ -168,6 +168,8 @@ pub struct HttpSettings {
     pub request_timeout: Millis,
     /// For open requests to end at shutdown.
     pub shutdown_timeout: Millis,
+    /// Open at once: pages and scripts that watch the cluster.
+    pub event_streams: usize,
     pub tokens: Vec<TokenSettings>,
 }
 

@@ -24,6 +24,19 @@ pub enum TaskState {
     Silent,
 }
 
+impl TaskState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Catching => "catching",
+            Self::Failing => "failing",
+            Self::Fenced => "fenced",
+            Self::Stopping => "stopping",
+            Self::Silent => "silent",
+        }
+    }
+}
+
 /// A task, by who does it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskReport {

@@ -14,6 +14,7 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
 use crate::admin::admin_http::{self, AdminState};
+use crate::admin::control_http;
 use crate::admin::door_http::Door;
 use crate::config::HttpSettings;
 use crate::gate::gate_http::{self, IngestState};
@@ -33,6 +34,11 @@ use crate::query::query_service::QueryService;
         query_http::query,
         query_http::metrics_catalog,
         admin_http::cluster,
+        admin_http::events,
+        control_http::incidents,
+        control_http::hold_tier,
+        control_http::drain,
+        control_http::undrain,
         admin_http::livez,
         admin_http::readyz,
         admin_http::metrics,

@@ -3,6 +3,7 @@
 //! Invariant: a node that is ready serves every partition; a node that has stopped has lost nothing that it
 //! acknowledged. `main` and tests build nodes the same way.
 
+mod alone;
 mod data_dir;
 mod http;
 mod observe;
@@ -22,7 +23,9 @@ use tracing::{info, warn};
 
 use crate::admin::access::{Access, Token};
 use crate::admin::admin_http::AdminState;
+use crate::admin::admin_state::ViewSource;
 use crate::admin::door_http::Door;
+use crate::admin::hub_service::Hub;
 use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::{Loaded, SecretError};
@@ -115,16 +118,18 @@ impl Node {
         let observer = Arc::new(Observer::new(&config, http, data.epoch, roles.clone(), &clock, &metrics, &readiness));
         let sampling = actix_web::rt::spawn(observer.clone().sample());
 
-        let view = {
+        let view: ViewSource = {
             let observer = observer.clone();
             Arc::new(move || observer.clone().view())
         };
+        let hub = Hub::new(view.clone(), readiness.clone(), config.http.event_streams);
+        let masters = Arc::new(alone::NoMasters);
         let offers = Offers::new(roles.gates(), None, config.gate.publish_timeout);
         let settings = Arc::new(config.gate.clone());
         let ingest = IngestState::new(catalog, config.cluster.partitions, offers, settings, metrics.clone());
         let parts = HttpParts {
             door: Arc::new(Door { access, readiness: readiness.clone() }),
-            admin: Data::new(AdminState { readiness: readiness.clone(), metrics, view }),
+            admin: Data::new(AdminState { readiness: readiness.clone(), metrics, view, hub, masters }),
             ingest: Data::new(ingest),
             query: Data::new(query),
         };

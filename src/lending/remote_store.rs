@@ -33,6 +33,7 @@ pub struct RemoteStore {
     /// Tells the writers of one process apart.
     instance: u64,
     writes: AtomicU64,
+    calls: Semaphore,
     long: Semaphore,
 }
 
@@ -48,9 +49,10 @@ impl RemoteStore {
     /// `body`: this process's `[net] body`.
     pub fn new(link_to: LinkTo, settings: Settings, body: ByteSize) -> Arc<Self> {
         static INSTANCES: AtomicU64 = AtomicU64::new(1);
-        let long = Semaphore::new(settings.long_at_once.clamp(1, Semaphore::MAX_PERMITS));
+        let places = |most: usize| Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS));
+        let (calls, long) = (places(settings.calls_at_once), places(settings.long_at_once));
         let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { link_to, settings, body: body.bytes(), instance, writes: AtomicU64::new(0), long })
+        Arc::new(Self { link_to, settings, body: body.bytes(), instance, writes: AtomicU64::new(0), calls, long })
     }
 
     pub fn settings(&self) -> &Settings {
@@ -112,9 +114,12 @@ impl RemoteStore {
     async fn ask_by_call(&self, tier: &'static str, question: &Envelope) -> Result<Option<Bytes>, TierError> {
         let deadline = self.settings.deadline.duration();
         let link = self.link(tier)?;
-        // A link keeps to the deadline; were it not to, nobody else would.
-        let called = timeout(deadline + deadline / 2, link.call(STORE, question.to_bytes(), deadline)).await;
-        match called.map_err(|_| unavailable(tier, late(deadline)))? {
+        let called = async {
+            // Beyond the limit a connection refuses calls, and it has other users, too.
+            let _place = self.calls.acquire().await.map_err(|error| unavailable(tier, error))?;
+            Ok(link.call(STORE, question.to_bytes(), deadline).await)
+        };
+        match timeout(deadline, called).await.map_err(|_| unavailable(tier, late(deadline)))?? {
             Ok(answered) if is_too_long(&answered) => Ok(None),
             Ok(answered) => Ok(Some(answered)),
             Err(NetError::TooLarge { .. }) => Ok(None),

@@ -12,9 +12,11 @@ use crate::model::units::{ByteSize, Millis};
 pub struct Settings {
     /// For one call; then its outcome is unknown.
     pub deadline: Millis,
+    /// Calls at once; others wait.
+    pub calls_at_once: usize,
     /// For what does not fit one call.
     pub long_deadline: Millis,
-    /// Of them at once; others wait.
+    /// Of those at once; others wait.
     pub long_at_once: usize,
     /// Of batches that mq has not acknowledged; more are refused at once.
     pub publish_memory: ByteSize,

@@ -299,6 +299,17 @@ fn publications_beyond_the_memory_for_them_are_refused_at_once() {
 }
 
 #[test]
+fn more_calls_than_a_connection_takes_wait_for_their_turn() {
+    let loan = Loan::of(in_memory(PARTITIONS));
+    let kv = RemoteKv::new(&loan.store());
+    wait(kv.append(P0, appending(Tip::default(), tip(1, 1)))).unwrap();
+    let heads = wait(futures::future::join_all((0..3_000).map(|_| kv.head(P0))));
+    assert!(heads.into_iter().all(|head| head.unwrap().tip == tip(1, 1)));
+    let snapshots = wait(futures::future::join_all((0..300).map(|_| kv.snapshot(P0))));
+    assert!(snapshots.into_iter().all(|snapshot| snapshot == Ok(None)));
+}
+
+#[test]
 fn i6_what_is_no_question_is_refused_and_harms_nobody() {
     let loan = Loan::of(in_memory(PARTITIONS));
     let kv = RemoteKv::new(&loan.store());

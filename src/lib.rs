@@ -46,6 +46,7 @@
 // The nouns, and what all floors stand on.
 pub mod backoff;
 pub mod clock;
+pub mod elsewhere_http;
 pub mod eviction;
 pub mod guardian;
 pub mod lending;

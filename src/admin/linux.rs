@@ -22,3 +22,9 @@ pub fn cpu_seconds() -> Option<f64> {
     // Linux shows these in hundredths of a second on every platform we run on (proc(5), USER_HZ).
     Some((ticks()? + ticks()?) as f64 / 100.0)
 }
+
+/// This machine's name.
+pub fn host_name() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}

@@ -10,9 +10,11 @@ mod cut;
 mod demo;
 mod failure;
 mod ingest;
+mod node;
 mod operate;
 mod output;
 mod query;
+mod serve;
 mod shop;
 mod status;
 mod status_table;
@@ -40,6 +42,7 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage, 3 invalid config
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(up::Up),
+    Node(node::Node),
     Ingest(ingest::Ingest),
     Query(query::Query),
     Status(status::Status),
@@ -57,6 +60,7 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Command::Up(up) => up.run(),
+        Command::Node(node) => node.run(),
         Command::Ingest(ingest) => client::block_on(ingest.run()),
         Command::Query(query) => client::block_on(query.run()),
         Command::Status(status) => client::block_on(status.run()),

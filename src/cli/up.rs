@@ -6,15 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::info;
 
 use super::config::File;
-use super::failure::{Exit, Failure};
-use super::{Outcome, demo, output};
-use crate::clock;
+use super::failure::Failure;
+use super::{Outcome, demo, output, serve};
 use crate::config::{Loaded, Override};
-use crate::node::{Node, NodeError};
+use crate::node::{Charge, Node};
 
 /// Run everything in one process.
 #[derive(Debug, Args)]
@@ -30,6 +27,9 @@ pub struct Up {
     /// Where to listen; port 0 takes a free one [default: the configuration's http.listen].
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<SocketAddr>,
+    /// Where other nodes may join [default: the configuration's node.listen, or any free port if that is taken].
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<SocketAddr>,
     /// Open a built-in shop: its orders are placed, paid and refunded now.
     #[arg(long)]
     demo: bool,
@@ -44,15 +44,34 @@ const DEMO_QUERY: &str =
 
 impl Up {
     pub fn run(self) -> Outcome {
-        start_logs();
+        serve::start_logs();
         let loaded = self.load()?;
-        actix_web::rt::System::new().block_on(self.serve(loaded))
+        let charge = Charge::alone(&loaded.config);
+        let charge = Charge { may_move: self.listen.is_none(), ..charge };
+        let data = self.data.clone();
+        serve::run(loaded, charge, &data, |node, seconds| self.ready(node, seconds))
+    }
+
+    fn ready(&self, node: &Node, seconds: f64) -> Outcome {
+        output::print(self.greeting(node, seconds))?;
+        if self.demo {
+            let shop = demo::run(node.http(), self.demo_rate);
+            actix_web::rt::spawn(async move {
+                if let Err(failure) = shop.await {
+                    failure.show();
+                }
+            });
+        }
+        Ok(())
     }
 
     fn load(&self) -> Result<Loaded, Failure> {
         let mut overrides = Vec::new();
         if let Some(http) = self.http {
             overrides.push(Override::new("--http", ["http", "listen"], http.to_string()));
+        }
+        if let Some(listen) = self.listen {
+            overrides.push(Override::new("--listen", ["node", "listen"], listen.to_string()));
         }
         if let Some(slaves) = self.slaves {
             overrides.push(Override::new("--slaves", ["slave", "threads"], slaves.to_string()));
@@ -64,29 +83,6 @@ impl Up {
         Ok(loaded)
     }
 
-    async fn serve(self, loaded: Loaded) -> Outcome {
-        let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
-        let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-        let started = clock::instant();
-        let node = Node::start(loaded, &self.data).await.map_err(failure)?;
-        tokio::select! {
-            () = node.ready() => {}
-            code = either(&mut terminate, &mut interrupt) => return end(node, code, terminate, interrupt).await,
-        }
-        output::print(self.greeting(&node, started.elapsed().as_secs_f64()))?;
-        if self.demo {
-            let shop = demo::run(node.http(), self.demo_rate);
-            actix_web::rt::spawn(async move {
-                if let Err(failure) = shop.await {
-                    failure.show();
-                }
-            });
-        }
-        let code = either(&mut terminate, &mut interrupt).await;
-        end(node, code, terminate, interrupt).await
-    }
-
     fn greeting(&self, node: &Node, seconds: f64) -> String {
         let http = node.http();
         let server = if http.port() == 7070 { String::new() } else { format!(" --server http://{http}") };
@@ -96,32 +92,12 @@ impl Up {
             format!("holdfast ingest{server} orders orders.csv")
         };
         format!(
-            "holdfast is ready ({seconds:.2} s)\n  page  http://{http}/\n  data  {}\n  try   {next}\n",
-            node.data().display()
+            "holdfast is ready ({seconds:.2} s)\n  page  http://{http}/\n  data  {}\n  join  holdfast node --role slave --join {}\n  \
+             try   {next}\n",
+            node.data().display(),
+            node.listen()
         )
     }
-}
-
-/// Ends well; a second signal ends at once.
-async fn end(node: Node, code: i32, mut terminate: Signal, mut interrupt: Signal) -> Outcome {
-    info!(code, "signal received, stopping; a second one stops at once");
-    tokio::select! {
-        () = node.stop() => Ok(()),
-        code = either(&mut terminate, &mut interrupt) => std::process::exit(code),
-    }
-}
-
-/// Waits for one of the signals; gives the exit code of a process that it ended.
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> i32 {
-    tokio::select! {
-        _ = terminate.recv() => 143,
-        _ = interrupt.recv() => 130,
-    }
-}
-
-fn failure(error: NodeError) -> Failure {
-    let exit = if error.is_config() { Exit::InvalidConfig } else { Exit::Failed };
-    Failure::new(exit, error.to_string())
 }
 
 /// The shop writes to the shipped table, without a token.
@@ -136,18 +112,4 @@ fn check_demo(loaded: &Loaded) -> Outcome {
         return Err(Failure::failed("--demo has no token; run it without [[http.tokens]]"));
     }
     Ok(())
-}
-
-/// Logs go to stderr, readable, coloured only for people who want that.
-fn start_logs() {
-    use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
-    let wanted = std::env::var("HOLDFAST_LOG")
-        .unwrap_or_else(|_| "info,actix_server=warn,holdfast::slave::partition_actor=warn".to_owned());
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(wanted))
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .init();
 }

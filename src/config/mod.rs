@@ -82,6 +82,10 @@ impl ClusterSettings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeSettings {
+    /// Where other nodes reach this one.
+    pub listen: SocketAddr,
+    /// How much this node is to be given, in proportion to the others.
+    pub weight: u32,
     /// For partitions to write what they hold.
     pub stop_timeout: Millis,
     /// Before a crashed actor starts again.

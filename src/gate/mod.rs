@@ -38,6 +38,5 @@ pub mod gate_actor;
 pub mod gates_actor;
 pub mod offer_service;
 
-pub mod elsewhere_http;
 pub mod gate_http;
 pub mod request_http;

@@ -176,7 +176,15 @@ mod tests {
                 opens_after_ms: 100,
                 closes_after_ms: 300,
             };
-            let group = Group { catalog: &catalog, index: 1, applied: 1, term: 1, me: 1, masters: &masters, reachable: &reachable };
+            let group = Group {
+                catalog: &catalog,
+                index: 1,
+                applied: 1,
+                term: 1,
+                me: 1,
+                masters: &masters,
+                reachable: &reachable,
+            };
             let changes = alarms.look(now_ms, &group, vec![condition]);
             opened += changes.len();
             for (_, change) in changes {

@@ -78,7 +78,8 @@ mod tests {
     #[test]
     fn i6_ten_minutes_are_kept_a_sample_a_second() {
         let (catalog, masters, reachable) = (Catalog::default(), Masters::default(), BTreeSet::new());
-        let group = Group { catalog: &catalog, index: 1, applied: 1, term: 1, me: 1, masters: &masters, reachable: &reachable };
+        let group =
+            Group { catalog: &catalog, index: 1, applied: 1, term: 1, me: 1, masters: &masters, reachable: &reachable };
         let (mut history, roster) = (History::default(), Roster::default());
         for tick in 0..80_000 {
             history.look(tick * 25, &group, &roster);

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::masters::GroupState;
-use super::wire::{HardState, LogEntry, LogSnapshot, MasterId};
+use super::wire::{EntryKind, HardState, LogEntry, LogSnapshot, MasterId};
+use crate::model::codec::CodecError;
 use crate::tier::{TierError, TierFuture};
 
 /// What one drain of raft-rs wants durable, as one.
@@ -58,6 +59,18 @@ impl Stored {
         Self { id, hard, snapshot, before: (0, 0), entries: Vec::new() }
     }
 
+    /// A group of one has nobody to tell where it listens now: writes it down. `false`: it is known, or there are others.
+    pub fn move_alone(&mut self, address: &str) -> Result<bool, CodecError> {
+        let others_may_be = self.entries.iter().any(|entry| entry.kind != EntryKind::Command);
+        if self.snapshot.voters != [self.id] || !self.snapshot.learners.is_empty() || others_may_be {
+            return Ok(false);
+        }
+        let mut group = GroupState::decode(&self.snapshot.data)?;
+        let before = group.masters.insert(self.id, address.to_owned());
+        self.snapshot.data = group.encode();
+        Ok(before.as_deref() != Some(address))
+    }
+
     /// `None` without records.
     pub fn replay(records: impl IntoIterator<Item = Record>) -> Result<Option<Self>, JournalError> {
         let mut stored: Option<Self> = None;
@@ -98,7 +111,6 @@ pub trait Journal: Send + Sync {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::master::wire::EntryKind;
 
     fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<LogEntry> {
         let entry =
@@ -129,6 +141,18 @@ mod tests {
         let records = [beginning(), step(1, entries(2..=6, 1)), Record::Whole(whole), step(12, entries(13..=13, 2))];
         let stored = Stored::replay(records).expect("well formed").expect("there are records");
         assert_eq!((stored.before, stored.entries.len(), stored.hard.commit), ((10, 2), 3, 12));
+    }
+
+    #[test]
+    fn a_master_alone_takes_its_new_address_along_and_one_of_many_does_not() {
+        let masters = |stored: &Stored| GroupState::decode(&stored.snapshot.data).expect("a group").masters;
+        let mut alone = Stored::bootstrap(1, &BTreeMap::from([(1, "a:1".to_owned())]), Bytes::new());
+        assert_eq!((alone.move_alone("a:1"), alone.move_alone("a:2")), (Ok(false), Ok(true)));
+        assert_eq!(masters(&alone), BTreeMap::from([(1, "a:2".to_owned())]));
+        let two = BTreeMap::from([(1, "a:1".to_owned()), (2, "b:1".to_owned())]);
+        let mut one_of_two = Stored::bootstrap(1, &two, Bytes::new());
+        assert_eq!(one_of_two.move_alone("a:2"), Ok(false));
+        assert_eq!(masters(&one_of_two), two);
     }
 
     #[test]

@@ -205,9 +205,12 @@ fn open(
     }
     std::fs::create_dir_all(&log).map_err(unusable)?;
     let journal = SledJournal::open(&log, partitions, cache_bytes)?;
-    let stored = journal.load()?;
-    if stored.is_some() {
-        return Ok((journal, stored));
+    if let Some(mut stored) = journal.load()? {
+        let damaged = |source| TierError::Damaged { tier: "master", place: log.display().to_string(), source };
+        if stored.move_alone(me).map_err(damaged)? {
+            block_on(journal.write(&Record::Whole(stored.clone())))?;
+        }
+        return Ok((journal, Some(stored)));
     }
     let first: BTreeMap<MasterId, String> = (1..).zip(masters.iter().cloned()).collect();
     let own = first.iter().find(|(_, address)| *address == me).map(|(id, _)| *id);

@@ -174,7 +174,15 @@ mod tests {
         let addresses = [(1, "a:1".to_owned()), (2, "b:1".to_owned()), (3, "c:1".to_owned())].into();
         let masters = Masters { voters: vec![1, 2, 3], learners: vec![], addresses };
         let (catalog, reachable) = (Catalog::default(), BTreeSet::from_iter(reachable.iter().copied()));
-        let group = Group { catalog: &catalog, index: 5, applied: 77, term: 1, me: 1, masters: &masters, reachable: &reachable };
+        let group = Group {
+            catalog: &catalog,
+            index: 5,
+            applied: 77,
+            term: 1,
+            me: 1,
+            masters: &masters,
+            reachable: &reachable,
+        };
         errand(1_000, &group, ask)
     }
 

@@ -94,12 +94,20 @@ type Links = Arc<Mutex<BTreeMap<String, Arc<dyn Link>>>>;
 pub struct Mailbox {
     inputs: mpsc::Sender<Input>,
     waiting: Mutex<Option<mpsc::Receiver<Input>>>,
+    directory: watch::Sender<Arc<Directory>>,
 }
 
 impl Default for Mailbox {
     fn default() -> Self {
         let (inputs, waiting) = mpsc::channel(QUEUE);
-        Self { inputs, waiting: Mutex::new(Some(waiting)) }
+        Self { inputs, waiting: Mutex::new(Some(waiting)), directory: watch::Sender::default() }
+    }
+}
+
+impl Mailbox {
+    /// The newest directory; an empty one of version zero before there is one. For those who are made before the member.
+    pub fn directory(&self) -> watch::Receiver<Arc<Directory>> {
+        self.directory.subscribe()
     }
 }
 
@@ -129,7 +137,7 @@ impl Member {
         let waiting = lock(&mailbox.waiting).take().expect("a mailbox has one member");
         let pace = Pace { report_ms: REPORT_EVERY.as_i64(), reclaim_ms: parts.settings.reclaim.as_i64() };
         let core = Membership::new(parts.profile.clone(), &parts.masters, pace);
-        let (directory, directories) = watch::channel(core.directory().clone());
+        let (directory, directories) = (mailbox.directory.clone(), mailbox.directory());
         let (told, hears) = watch::channel(Told::default());
         let links = Links::default();
         let inputs = mailbox.inputs.clone();

@@ -6,7 +6,7 @@ use crate::model::id::Epoch;
 use crate::model::task::Task;
 
 /// Epochs of actors within one assignment.
-const EPOCHS_OF_AN_ASSIGNMENT: Epoch = 1_000_000;
+pub const EPOCHS_OF_AN_ASSIGNMENT: Epoch = 1_000_000;
 /// Times that one assignment is taken up again here.
 pub const MOST_TURNS: u32 = 20;
 

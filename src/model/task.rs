@@ -58,6 +58,27 @@ pub struct NodeProfile {
     pub weight: u32,
 }
 
+impl Role {
+    pub const ALL: [Self; 6] = [Self::Capture, Self::Gate, Self::Slave, Self::Query, Self::Master, Self::Store];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Gate => "gate",
+            Self::Slave => "slave",
+            Self::Query => "query",
+            Self::Master => "master",
+            Self::Store => "store",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// Work with one owner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

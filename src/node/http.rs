@@ -17,6 +17,7 @@ use crate::admin::admin_http::{self, AdminState};
 use crate::admin::control_http;
 use crate::admin::door_http::Door;
 use crate::config::HttpSettings;
+use crate::elsewhere_http::Elsewhere;
 use crate::gate::gate_http::{self, IngestState};
 use crate::problem::Problem;
 use crate::query::query_http;
@@ -52,8 +53,36 @@ struct Documentation;
 pub struct HttpParts {
     pub door: Arc<Door>,
     pub admin: web::Data<AdminState>,
-    pub ingest: web::Data<IngestState>,
-    pub query: web::Data<QueryService>,
+    pub ingest: Here<IngestState>,
+    pub query: Here<QueryService>,
+}
+
+/// What a role's routes work with, or who else has the role.
+pub enum Here<T> {
+    Yes(web::Data<T>),
+    No(Elsewhere),
+}
+
+impl<T> Clone for Here<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Yes(data) => Self::Yes(data.clone()),
+            Self::No(elsewhere) => Self::No(elsewhere.clone()),
+        }
+    }
+}
+
+impl<T: 'static> Here<T> {
+    fn configure(
+        self,
+        routes: fn(&mut web::ServiceConfig),
+        paths: &'static [&'static str],
+    ) -> impl FnOnce(&mut web::ServiceConfig) {
+        move |config| match self {
+            Self::Yes(data) => routes(config.app_data(data)),
+            Self::No(elsewhere) => elsewhere.routes(paths, config),
+        }
+    }
 }
 
 /// Styles are inline in the pages; everything else comes from this server.
@@ -67,15 +96,13 @@ pub fn serve(listener: TcpListener, settings: &HttpSettings, parts: HttpParts) -
         let door = parts.door.clone();
         App::new()
             .app_data(parts.admin.clone())
-            .app_data(parts.ingest.clone())
-            .app_data(parts.query.clone())
             .app_data(document.clone())
             .wrap_fn(move |request, routes| {
                 let passed = door.check(&request).map(|()| routes.call(request));
                 async move { Ok(explained(passed?.await?)) }
             })
-            .configure(query_http::routes)
-            .configure(gate_http::routes)
+            .configure(parts.query.clone().configure(query_http::routes, &["/api/v1/query", "/api/v1/metrics-catalog"]))
+            .configure(parts.ingest.clone().configure(gate_http::routes, &["/api/v1/ingest/{table}"]))
             .configure(admin_http::routes)
             .route("/openapi.json", web::get().to(openapi))
             .service(web::redirect("/docs", "/docs/"))

@@ -1,53 +1,48 @@
-//! Asks all actors how they are: for the cluster's document, for readiness, and for the gauges.
+//! Asks the actors of this process how they are: for its report, for readiness, and for the gauges.
 //!
-//! Invariant: an actor that does not answer in time is shown as silent and holds up nobody.
+//! Invariant: an actor that does not answer in time is reported as silent and holds up nobody.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt, join_all};
 use tokio::time::timeout;
 
-use super::alone;
 use super::roles::Roles;
-use crate::admin::assembly::About;
+use super::tiers::Tiers;
 use crate::admin::linux;
-use crate::admin::readiness::Readiness;
-use crate::admin::view::ClusterView;
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::gate::gate_actor::{self, GateReport};
+use crate::gate::gate_actor::GateReport;
+use crate::gate::gates_actor::GatesReport;
 use crate::locks::lock;
+use crate::member::work::EPOCHS_OF_AN_ASSIGNMENT;
 use crate::metrics::{Metrics, TaskLabel};
-use crate::model::id::PartitionId;
-use crate::model::mode::Tier;
-use crate::model::report::{Freshness, NodeRates, NodeReport, TaskReport, TaskState, TierReport};
-use crate::model::task::Task;
-use crate::net::control::Sample;
+use crate::model::report::{Freshness, NodeRates, NodeReport, TaskReport, TaskState};
+use crate::model::task::{NodeName, Task};
+use crate::net::peers::Directories;
 use crate::slave::exchange::PartitionReport;
-use crate::slave::slave_actor::ObserveAll;
+use crate::slave::slave_actor::SlaveReport;
 use crate::slave::standing::Standing;
 
 /// Longer than any actor is busy with one thing.
 const PATIENCE: Duration = Duration::from_secs(1);
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// Samples that are kept: five minutes.
-const HISTORY_MOST: usize = 300;
+
+/// What an observer looks at.
+pub struct Observed {
+    pub me: NodeName,
+    pub roles: Roles,
+    pub tiers: Tiers,
+    pub directories: Directories,
+    pub clock: Clock,
+    pub metrics: Metrics,
+}
 
 /// Looks at a node.
 pub struct Observer {
-    config: Config,
-    http: SocketAddr,
-    start: u64,
+    observed: Observed,
     started_ms: i64,
-    roles: Arc<Roles>,
-    clock: Clock,
-    metrics: Metrics,
-    readiness: Readiness,
     sampled: Mutex<Sampled>,
-    history: Mutex<VecDeque<Sample>>,
 }
 
 /// What the last sample found.
@@ -65,103 +60,59 @@ struct Sampled {
     load: f64,
 }
 
-/// The answers of all actors, by partition.
+/// The answers of all actors.
 struct Reports {
-    gates: Vec<Option<GateReport>>,
-    slaves: Vec<Option<PartitionReport>>,
+    gates: GatesReport,
+    slave: SlaveReport,
 }
 
 impl Observer {
-    pub fn new(
-        config: &Config,
-        http: SocketAddr,
-        start: u64,
-        roles: Arc<Roles>,
-        clock: &Clock,
-        metrics: &Metrics,
-        readiness: &Readiness,
-    ) -> Self {
-        Self {
-            config: config.clone(),
-            http,
-            start,
-            started_ms: clock.now_ms(),
-            roles,
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-            readiness: readiness.clone(),
-            sampled: Mutex::default(),
-            history: Mutex::default(),
-        }
+    pub fn new(observed: Observed) -> Self {
+        let started_ms = observed.clock.now_ms();
+        Self { observed, started_ms, sampled: Mutex::default() }
     }
 
     async fn ask(&self) -> Reports {
-        let gates = self.roles.gates.iter().map(|gate| {
-            let gate = gate.addr();
-            async move { timeout(PATIENCE, gate?.send(gate_actor::Observe)).await.ok()?.ok() }
-        });
-        let slaves = timeout(PATIENCE, self.roles.slave.send(ObserveAll));
-        let (gates, answer) = futures::join!(join_all(gates), slaves);
-        let mut slaves = vec![None; self.roles.gates.len()];
-        if let Ok(Ok(answer)) = answer {
-            for report in answer.partitions {
-                let index = usize::from(report.partition.0);
-                slaves[index] = Some(report);
-            }
-        }
-        Reports { gates, slaves }
+        let (gates, slave) = timeout(PATIENCE, self.observed.roles.observe()).await.unwrap_or_default();
+        Reports { gates, slave }
     }
 
-    /// Has every partition taken in what was there, and published?
+    /// The tasks that the newest directory gives to this node.
+    fn own_tasks(&self) -> Vec<Task> {
+        let directory = self.observed.directories.borrow();
+        let own = directory.tasks.iter().filter(|(_, who)| who.owner.as_ref() == Some(&self.observed.me));
+        own.map(|(task, _)| task.clone()).collect()
+    }
+
+    /// Has everything that this node was given taken in what was there, and published?
     pub async fn is_caught_up(&self) -> bool {
         let reports = self.ask().await;
-        reports.slaves.iter().all(|report| {
-            report.as_ref().is_some_and(|report| {
-                let reading = matches!(report.standing, Standing::Loading | Standing::CatchingUp { .. });
-                !reading && report.hot.last_emission_ms.is_some()
-            })
+        let caught_up = |report: &PartitionReport| {
+            let reading = matches!(report.standing, Standing::Loading | Standing::CatchingUp { .. });
+            !reading && report.hot.last_emission_ms.is_some()
+        };
+        let slaves: HashMap<_, _> =
+            reports.slave.partitions.iter().map(|report| (report.partition, caught_up(report))).collect();
+        self.own_tasks().iter().all(|task| match task {
+            Task::Compute(partition) => slaves.get(partition) == Some(&true),
+            Task::Gate(partition) => reports.gates.gates.iter().any(|report| report.partition == *partition),
+            _ => true,
         })
     }
 
-    /// Is everything that was acknowledged in kv?
+    /// Is everything that was acknowledged here in kv?
     pub async fn is_drained(&self) -> bool {
         let reports = self.ask().await;
         let drained = |report: &GateReport| report.mq_lag_batches == 0 && report.in_flight == 0;
-        reports.gates.iter().all(|report| report.as_ref().is_some_and(drained))
+        reports.gates.restarting.is_empty() && reports.gates.gates.iter().all(drained)
     }
 
-    /// The cluster's document, as of now.
-    pub fn view(self: Arc<Self>) -> BoxFuture<'static, ClusterView> {
-        // Built on the worker that asked; the parts of it that are sent to actors are owned.
-        async move {
-            let reports = self.ask().await;
-            self.document(&reports)
-        }
-        .boxed()
-    }
-
-    fn document(&self, reports: &Reports) -> ClusterView {
-        let now_ms = self.clock.now_ms();
-        let about = About {
-            name: self.config.cluster.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            timezone: self.config.cluster.timezone.clone(),
-            partitions: self.config.cluster.partitions,
-            now_ms,
-            node: alone::name(),
-            phase: self.readiness.phase(),
-            no_master_since_ms: None,
-        };
-        let history = lock(&self.history).iter().copied().collect();
-        let state = alone::state(self.start, self.http, self.report(reports, now_ms), history);
-        ClusterView::of(&state, about)
-    }
-
-    /// What this node says of itself.
-    fn report(&self, reports: &Reports, now_ms: i64) -> NodeReport {
+    /// What this node says of itself, as of now.
+    pub async fn report(&self) -> NodeReport {
+        let reports = self.ask().await;
         let sampled = lock(&self.sampled).clone();
         NodeReport {
-            at_ms: now_ms,
+            at_ms: self.observed.clock.now_ms(),
             started_ms: self.started_ms,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cores: super::cores() as u32,
@@ -169,38 +120,21 @@ impl Observer {
             resident_bytes: linux::resident_bytes().unwrap_or(0),
             rates: sampled.rates,
             freshness: sampled.freshness,
-            tasks: self.tasks(reports),
-            tiers: self.tiers(),
+            tasks: self.tasks(&reports),
+            tiers: self.observed.tiers.reports(),
         }
-    }
-
-    fn tiers(&self) -> Vec<TierReport> {
-        let (tiers, cache) = (&self.roles.tiers, self.roles.tiers.cache.usage());
-        let report = |tier, used_bytes, limit_bytes| TierReport {
-            tier,
-            kind: "embedded".to_owned(),
-            holds: true,
-            used_bytes: Some(used_bytes),
-            limit_bytes,
-            trouble: None,
-        };
-        vec![
-            report(Tier::Mq, tiers.mq.usage().disk_bytes, None),
-            report(Tier::Kv, tiers.kv.usage().disk_bytes, None),
-            report(Tier::Hot, tiers.hot.usage().disk_bytes, None),
-            report(Tier::Cache, cache.bytes, Some(cache.limit_bytes)),
-        ]
     }
 
     /// Of every task of this node, silent ones too.
     fn tasks(&self, reports: &Reports) -> Vec<TaskReport> {
-        let partitions = (0..reports.gates.len() as u16).map(PartitionId);
-        let epoch = self.start;
-        let gates = partitions.clone().zip(&reports.gates);
-        let gates = gates.map(|(id, report)| gate_task(silent(Task::Gate(id), epoch), report.as_ref()));
-        let slaves = partitions.zip(&reports.slaves);
-        let slaves = slaves.map(|(id, report)| compute_task(silent(Task::Compute(id), epoch), report.as_ref()));
-        gates.chain(slaves).collect()
+        let gates: HashMap<_, _> = reports.gates.gates.iter().map(|report| (report.partition, report)).collect();
+        let slaves: HashMap<_, _> = reports.slave.partitions.iter().map(|report| (report.partition, report)).collect();
+        let report = |task: Task| match &task {
+            Task::Gate(partition) => gate_task(silent(task.clone()), gates.get(partition).copied()),
+            Task::Compute(partition) => compute_task(silent(task.clone()), slaves.get(partition).copied()),
+            _ => silent(task),
+        };
+        self.own_tasks().into_iter().map(report).collect()
     }
 
     /// Keeps rates and gauges up to date for as long as the node lives.
@@ -216,16 +150,17 @@ impl Observer {
     }
 
     fn take_sample(&self, reports: &Reports) {
-        let ingested = reports.gates.iter().flatten().map(|gate| gate.counted.accepted_rows).sum();
+        let metrics = &self.observed.metrics;
+        let ingested = reports.gates.gates.iter().map(|gate| gate.counted.accepted_rows).sum();
         let mut sampled = lock(&self.sampled);
         let before = sampled.clone();
         let mut now = Sampled {
-            at_ms: self.clock.now_ms(),
+            at_ms: self.observed.clock.now_ms(),
             ingested,
-            applied: self.metrics.changes_applied.get(),
-            queries: self.metrics.queries(),
+            applied: metrics.changes_applied.get(),
+            queries: metrics.queries(),
             cpu_seconds: linux::cpu_seconds().unwrap_or(0.0),
-            freshness_buckets: self.metrics.freshness_buckets(),
+            freshness_buckets: metrics.freshness_buckets(),
             ..before
         };
         let seconds = (now.at_ms - before.at_ms) as f64 / 1_000.0;
@@ -239,49 +174,38 @@ impl Observer {
             };
             now.freshness = freshness(&now.freshness_buckets, &before.freshness_buckets);
             now.load = ((now.cpu_seconds - before.cpu_seconds) / seconds / super::cores() as f64).clamp(0.0, 1.0);
-            self.remember(reports, &now);
         }
         *sampled = now;
     }
 
-    fn remember(&self, reports: &Reports, now: &Sampled) {
-        let as_of = reports.slaves.iter().flatten().filter_map(|report| report.hot.as_of_ms);
-        let oldest = as_of.filter(|as_of_ms| *as_of_ms > 0).min();
-        let fresh = Some(now.freshness).filter(|freshness| freshness.samples > 0);
-        let mut history = lock(&self.history);
-        if history.len() >= HISTORY_MOST {
-            history.pop_front();
-        }
-        history.push_back(Sample {
-            at_ms: now.at_ms,
-            ingested: now.rates.ingested,
-            applied: now.rates.applied,
-            queries: now.rates.queries,
-            fresh_p50_ms: fresh.map(|freshness| freshness.p50_ms),
-            fresh_p99_ms: fresh.map(|freshness| freshness.p99_ms),
-            oldest_ms: oldest.map(|as_of_ms| (now.at_ms - as_of_ms).max(0) as f64),
-            lag: reports.gates.iter().flatten().map(|gate| gate.mq_lag_batches).sum(),
-        });
-    }
-
     fn set_gauges(&self, reports: &Reports) {
+        let metrics = &self.observed.metrics;
         if let Some(bytes) = linux::resident_bytes() {
-            self.metrics.resident_bytes.set(bytes);
+            metrics.resident_bytes.set(bytes);
+        }
+        let mut counts = BTreeMap::new();
+        for report in self.tasks(reports) {
+            let kind = match report.task {
+                Task::Gate(_) => "gate",
+                Task::Compute(_) => "compute",
+                Task::Capture(_) => "capture",
+                Task::Archive(_) => "archive",
+                Task::AnalyseQueries(_) => "analyse",
+            };
+            *counts.entry((kind, report.state.name())).or_insert(0) += 1;
         }
         // Cleared first, so that a state that no task is in any more is not exported for ever.
-        self.metrics.tasks.clear();
-        let view = self.document(reports);
-        for ((kind, state), count) in view.task_counts() {
-            let label = TaskLabel { kind: kind.name(), state: state.name() };
-            self.metrics.tasks.get_or_create(&label).set(count as i64);
+        metrics.tasks.clear();
+        for ((kind, state), count) in counts {
+            metrics.tasks.get_or_create(&TaskLabel { kind, state }).set(count);
         }
     }
 }
 
-fn silent(task: Task, epoch: u64) -> TaskReport {
+fn silent(task: Task) -> TaskReport {
     TaskReport {
         task,
-        epoch,
+        epoch: 0,
         state: TaskState::Silent,
         detail: "busy, or being started again".to_owned(),
         lag: None,
@@ -300,6 +224,7 @@ fn gate_task(base: TaskReport, report: Option<&GateReport>) -> TaskReport {
         _ => TaskState::Running,
     };
     let rows = report.counted.accepted_rows;
+    let base = TaskReport { epoch: report.epoch / EPOCHS_OF_AN_ASSIGNMENT, ..base };
     TaskReport { state, detail: report.state.to_owned(), lag: Some(report.mq_lag_batches), rows, ..base }
 }
 
@@ -318,6 +243,7 @@ fn compute_task(base: TaskReport, report: Option<&PartitionReport>) -> TaskRepor
             None => (TaskState::Running, String::new()),
         },
     };
+    let base = TaskReport { epoch: report.epoch / EPOCHS_OF_AN_ASSIGNMENT, ..base };
     TaskReport { state, detail, as_of_ms: report.hot.as_of_ms, gaps: report.gaps as u64, ..base }
 }
 

@@ -159,7 +159,7 @@ async fn a_stopped_partition_has_said_and_saved_all_and_the_next_owner_goes_on_f
     let next = tiers.append(&changes(1)).await;
     let route = directory.push_route(PARTITION)().expect("it lives");
     route.send(pushed(next.clone())).await.expect("it lives");
-    slave.send(Unassign { partition: PARTITION }).await.expect("it lives");
+    slave.send(Unassign { partition: PARTITION, epoch: 1 }).await.expect("it lives");
     assert!(tiers.is_exact(tiers.hot.as_ref()).await && tiers.is_exact(tiers.cache.as_ref()).await);
     assert!(directory.push_route(PARTITION)().is_none());
     // Without the chunks, the state is all that is left.

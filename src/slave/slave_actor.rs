@@ -40,7 +40,14 @@ pub struct SlaveParts {
 /// The partitions that live in this process, for those who send to them.
 #[derive(Clone, Default)]
 pub struct Directory {
-    wards: Arc<RwLock<BTreeMap<PartitionId, Ward<PartitionActor>>>>,
+    wards: Arc<RwLock<BTreeMap<PartitionId, Held>>>,
+}
+
+#[derive(Clone)]
+struct Held {
+    /// As it was assigned.
+    epoch: Epoch,
+    ward: Ward<PartitionActor>,
 }
 
 impl Directory {
@@ -63,8 +70,8 @@ impl Directory {
     {
         let directory = self.clone();
         Arc::new(move || {
-            let ward = read(&directory.wards).get(&partition).cloned()?;
-            ward.addr().map(actix::Addr::recipient)
+            let held = read(&directory.wards).get(&partition).cloned()?;
+            held.ward.addr().map(actix::Addr::recipient)
         })
     }
 }
@@ -78,11 +85,12 @@ pub struct Assign {
     pub epoch: Epoch,
 }
 
-/// Takes a partition away; answered when all is emitted and saved that can be.
+/// Takes a partition away, if it is here under this epoch; answered when all is emitted and saved that can be.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Unassign {
     pub partition: PartitionId,
+    pub epoch: Epoch,
 }
 
 /// Takes all partitions away.
@@ -166,7 +174,7 @@ impl SlaveActor {
     }
 }
 
-async fn end(ward: Ward<PartitionActor>) {
+async fn end(Held { ward, .. }: Held) {
     if let Some(addr) = ward.addr() {
         // It may crash while it stops: then nothing more can be done for it here.
         let _ = addr.send(partition_actor::Stop).await;
@@ -192,7 +200,7 @@ impl Handler<Assign> for SlaveActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, assign: Assign, _: &mut Context<Self>) -> Self::Result {
-        let new = self.ward(assign);
+        let new = Held { epoch: assign.epoch, ward: self.ward(assign) };
         let old = write(&self.directory.wards).insert(assign.partition, new);
         self.count_partitions();
         // The old one is fenced by the new one's epoch, whatever it still does.
@@ -208,11 +216,15 @@ impl Handler<Unassign> for SlaveActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, unassign: Unassign, _: &mut Context<Self>) -> Self::Result {
-        let ward = write(&self.directory.wards).remove(&unassign.partition);
+        let held = {
+            let mut wards = write(&self.directory.wards);
+            let is_it = wards.get(&unassign.partition).is_some_and(|held| held.epoch == unassign.epoch);
+            if is_it { wards.remove(&unassign.partition) } else { None }
+        };
         self.count_partitions();
         Box::pin(async move {
-            if let Some(ward) = ward {
-                end(ward).await;
+            if let Some(held) = held {
+                end(held).await;
             }
         })
     }
@@ -233,7 +245,7 @@ impl Handler<ObserveAll> for SlaveActor {
     type Result = ResponseFuture<SlaveReport>;
 
     fn handle(&mut self, _: ObserveAll, _: &mut Context<Self>) -> Self::Result {
-        let wards: Vec<_> = read(&self.directory.wards).iter().map(|(id, ward)| (*id, ward.clone())).collect();
+        let wards: Vec<_> = read(&self.directory.wards).iter().map(|(id, held)| (*id, held.ward.clone())).collect();
         Box::pin(async move {
             let ask = |(id, ward): (PartitionId, Ward<PartitionActor>)| async move {
                 let Some(addr) = ward.addr() else { return Err(id) };

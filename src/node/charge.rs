@@ -1,0 +1,75 @@
+//! What a process is to be: its name, its roles, where it listens and whom it obeys.
+//!
+//! Invariant: a node that others must find has an address before anything is told of it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use crate::config::Config;
+use crate::model::task::{NodeName, NodeProfile, Role};
+
+/// What a node is told when it is started.
+#[derive(Debug, Clone)]
+pub struct Charge {
+    pub name: NodeName,
+    pub roles: BTreeSet<Role>,
+    /// The first masters; empty: this process is its own only one.
+    pub masters: Vec<String>,
+    /// Where others reach it; if that is taken, and `may_move`, any free port.
+    pub listen: SocketAddr,
+    pub may_move: bool,
+}
+
+/// An address that is kept free until it is listened on.
+pub struct Reserved {
+    pub address: SocketAddr,
+    held: TcpListener,
+}
+
+impl Charge {
+    /// Every role in one process, which is its own master.
+    pub fn alone(config: &Config) -> Self {
+        Self {
+            name: NodeName::new("local"),
+            roles: [Role::Master, Role::Gate, Role::Slave, Role::Query, Role::Store].into(),
+            masters: Vec::new(),
+            listen: config.node.listen,
+            may_move: true,
+        }
+    }
+
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    pub fn reserve(&self) -> io::Result<Reserved> {
+        let held = match TcpListener::bind(self.listen) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && self.may_move => {
+                TcpListener::bind((self.listen.ip(), 0))
+            }
+            bound => bound,
+        }?;
+        Ok(Reserved { address: held.local_addr()?, held })
+    }
+
+    pub fn profile(&self, config: &Config, boot: u64, listen: SocketAddr, http: SocketAddr) -> NodeProfile {
+        NodeProfile {
+            name: self.name.clone(),
+            boot,
+            roles: self.roles.clone(),
+            listen: Some(listen.to_string()),
+            http: Some(http.to_string()),
+            host: crate::admin::linux::host_name(),
+            weight: config.node.weight,
+        }
+    }
+}
+
+impl Reserved {
+    /// Lets go of it, to be listened on at once.
+    pub fn release(self) -> SocketAddr {
+        drop(self.held);
+        self.address
+    }
+}

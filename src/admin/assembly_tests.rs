@@ -103,7 +103,9 @@ fn everything_that_is_wrong_is_said_the_worst_first() {
     assert!(view.complaints.is_sorted_by(|a, b| a.level >= b.level));
     let kv = view.complaints.iter().find(|complaint| complaint.what.starts_with("kv")).expect("just seen");
     assert_eq!(kv.since.as_deref(), Some("2026-11-22T10:01:00.000Z"));
-    assert!(kv.advice.starts_with("Connection refused by 127.0.0.1:6379, reported by 4 of 4 slaves. Bring kv back"));
+    assert!(
+        kv.advice.starts_with("Reason: connection refused by 127.0.0.1:6379, reported by 4 of 4 slaves. Bring kv back")
+    );
 }
 
 #[test]

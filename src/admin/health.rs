@@ -98,12 +98,12 @@ impl Found<'_> {
         let name = &tier.tier;
         let since = Some(tier.since.clone());
         let reason = tier.reason.as_ref().or(tier.trouble.as_ref());
-        let reason = reason.map(|why| capital(why) + ". ").unwrap_or_default();
+        let reason = reason.map(|why| format!("Reason: {why}. ")).unwrap_or_default();
         if tier.mode == Mode::Normal {
             if !tier.troubled_nodes.is_empty() {
                 let nodes = list(&tier.troubled_nodes, NAMES_MOST);
                 let why = tier.trouble.as_deref().unwrap_or("no reason given");
-                let advice = format!("{}. It is tried again by itself; look at {name} if it lasts.", capital(why));
+                let advice = format!("It says: {why}. It is tried again by itself; look at {name} if it lasts.");
                 self.add(Level::Warn, format!("{name} fails for {nodes}"), None, advice);
             }
             return;
@@ -163,7 +163,7 @@ impl Found<'_> {
             let of: Vec<&TaskView> = self.view.tasks.iter().filter(is_it).collect();
             let Some(first) = of.first() else { continue };
             let subjects: Vec<String> = of.iter().map(|task| subject(task)).collect();
-            let detail = if first.detail.is_empty() { String::new() } else { capital(&first.detail) + ". " };
+            let detail = if first.detail.is_empty() { String::new() } else { format!("It says: {}. ", first.detail) };
             let what = format!("{} is {} {}", capital(kind.name()), state.name(), places(kind, &subjects));
             let node = first.owner.as_deref().unwrap_or("its node");
             let advice = match state {

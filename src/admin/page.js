@@ -15,6 +15,26 @@ function say(state, text) {
   document.documentElement.classList.toggle("lost", state === "lost");
 }
 
+// An old "All is well" is not shown large; it comes back with the next news, unless they bring another.
+const headline = document.getElementById("headline");
+let old = null;
+
+function hide() {
+  if (old !== null) return;
+  old = headline.innerHTML;
+  const box = document.createElement("div"), sign = document.createElement("span"), text = document.createElement("div");
+  const title = document.createElement("h1"), advice = document.createElement("p");
+  box.className = "headline";
+  sign.className = "sign";
+  sign.ariaHidden = "true";
+  sign.textContent = "?";
+  title.textContent = "No news";
+  advice.textContent = "This node does not answer" + (asOf ? ` since ${asOf}` : "") + ". What stands below is old. The page goes on by itself; ask another node meanwhile.";
+  text.append(title, advice);
+  box.append(sign, text);
+  headline.replaceChildren(box);
+}
+
 // What the reader has opened or chosen stays so.
 function replace(id, html) {
   const place = document.getElementById(id);
@@ -80,6 +100,8 @@ events.addEventListener("parts", (event) => {
   const news = JSON.parse(event.data);
   heard = Date.now();
   asOf = news.now;
+  if (old !== null) headline.innerHTML = old;
+  old = null;
   for (const part of news.parts) replace(part.id, part.content);
   if (document.title !== news.title) document.title = news.title;
   say("live", "live");
@@ -87,6 +109,7 @@ events.addEventListener("parts", (event) => {
 setInterval(() => {
   if (Date.now() - heard > SILENCE_MS) {
     say("lost", asOf ? `no news since ${asOf}: what is shown is old` : "no news: what is shown is old");
+    hide();
     document.title = "? no news – holdfast";
   }
 }, 1000);

@@ -9,8 +9,31 @@ use super::page::{state, time};
 use super::view::{ClusterView, Level, MasterView, NodeView};
 use super::words::{bytes, count};
 
+/// Rows that are shown at once; in a larger cluster those that matter least are folded away.
+const SHOWN: usize = 40;
+
 pub fn nodes(view: &ClusterView) -> Markup {
     let owners = Owners::of(view);
+    let mut by_need: Vec<&NodeView> = view.nodes.iter().collect();
+    // A stable sort: nodes stay in their order within what they need.
+    by_need.sort_by_key(|node| std::cmp::Reverse((node.state.level(), !node.reports)));
+    let mut shown: Vec<&NodeView> = by_need.iter().take(SHOWN).copied().collect();
+    let folded = by_need.get(SHOWN..).unwrap_or_default();
+    if folded.is_empty() {
+        shown = view.nodes.iter().collect();
+    }
+    html! {
+        (table(view, &owners, &shown))
+        @if !folded.is_empty() {
+            details #more-nodes {
+                summary { (folded.len()) " more nodes, all of them alive or no worse than those above" }
+                (table(view, &owners, folded))
+            }
+        }
+    }
+}
+
+fn table(view: &ClusterView, owners: &Owners<'_>, nodes: &[&NodeView]) -> Markup {
     html! {
         div.wide tabindex="0" role="region" aria-label="Nodes, a table that scrolls" {
             table {
@@ -23,13 +46,13 @@ pub fn nodes(view: &ClusterView) -> Markup {
                         th.number scope="col" { "Queries/s" }
                     }
                 }
-                tbody { @for node in &view.nodes { (row(view, &owners, node)) } }
+                tbody { @for node in nodes { (row(view, owners, node)) } }
             }
         }
     }
 }
 
-fn row(view: &ClusterView, owners: &Owners, node: &NodeView) -> Markup {
+fn row(view: &ClusterView, owners: &Owners<'_>, node: &NodeView) -> Markup {
     let is_active = view.active_master.as_deref() == Some(node.name.as_str());
     let figure = |value: String| if node.reports { value } else { "–".to_owned() };
     let does = |role: &str| node.roles.iter().any(|own| own == role);

@@ -33,6 +33,14 @@ fn a_partition_that_fails_shows_among_neighbours_that_do_not() {
 }
 
 #[test]
+fn a_lost_node_is_among_those_that_are_shown_at_once() {
+    let page = shown(&broken(200, 4_096, NOW_MS), 4_096);
+    let (folded, lost) = (page.find("id=\"more-nodes\""), page.find(">slave-3</a>"));
+    assert!(lost.is_some() && lost < folded, "{lost:?} {folded:?}");
+    assert!(!shown(&broken(4, 64, NOW_MS), 64).contains("more-nodes"), "nothing is folded away of a small cluster");
+}
+
+#[test]
 fn names_and_texts_are_escaped_and_nothing_is_inline_or_foreign() {
     let mut state = broken(4, 64, NOW_MS);
     state.incidents[0].text = "<script>alert(1)</script>".to_owned();

@@ -92,6 +92,7 @@ fn a_page_without_news_says_that_it_is_old() {
     assert!(started.elapsed() < Duration::from_secs(3), "open streams held the stop up: {:?}", started.elapsed());
     browser.until("document.getElementById('live').dataset.state === 'lost'");
     assert_eq!(browser.value("document.title"), "? no news – holdfast");
+    assert_eq!(browser.value("document.querySelector('h1').textContent"), "No news", "nothing old is said large");
     browser.picture("lost");
 }
 

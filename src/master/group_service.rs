@@ -17,16 +17,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use super::catalog::Catalog;
 use super::command::Command;
 use super::consensus::Consensus;
-use super::duties::{self, AskId, Group, Session};
+use super::duties::{self, AskId, Session};
 use super::governor::{Charter, Governor};
 use super::journal::{Journal, Record, Stored};
 use super::journal_service::{self, Writer};
-use super::master_service::{Invitation, MasterView, invite};
+use super::master_service::{Invitation, MasterView};
 use super::others_service::Others;
 use super::requests::Answer;
 use super::sessions_service::Sessions;
@@ -35,7 +35,6 @@ use super::webhook_service::Webhook;
 use super::wire::{self, MasterId};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::model::codec;
 use crate::net::control::{Answered, Ask, FromMaster, FromNode};
 use crate::net::link::Net;
 use crate::net::service;
@@ -100,23 +99,23 @@ pub struct GroupParts {
 
 /// One master, running.
 pub struct GroupLoop {
-    parts: GroupParts,
-    consensus: Option<Consensus>,
-    catalog: Catalog,
+    pub(super) parts: GroupParts,
+    pub(super) consensus: Option<Consensus>,
+    pub(super) catalog: Catalog,
     /// Of the last command in the catalog.
-    index: u64,
-    me: MasterId,
-    active: (Option<MasterId>, u64),
-    governor: Option<Governor>,
-    others: Others,
+    pub(super) index: u64,
+    pub(super) me: MasterId,
+    pub(super) active: (Option<MasterId>, u64),
+    pub(super) governor: Option<Governor>,
+    pub(super) others: Others,
     /// Who spoke last for a master: the way back to one whose address is not known yet.
-    spoke: BTreeMap<MasterId, Session>,
-    replies: BTreeMap<AskId, oneshot::Sender<Answered>>,
-    last_ask: AskId,
-    standing: Option<FromMaster>,
-    inputs: VecDeque<Input>,
-    unwritten: Vec<(u64, Record)>,
-    is_over: bool,
+    pub(super) spoke: BTreeMap<MasterId, Session>,
+    pub(super) replies: BTreeMap<AskId, oneshot::Sender<Answered>>,
+    pub(super) last_ask: AskId,
+    pub(super) standing: Option<FromMaster>,
+    pub(super) inputs: VecDeque<Input>,
+    pub(super) unwritten: Vec<(u64, Record)>,
+    pub(super) is_over: bool,
 }
 
 impl GroupLoop {
@@ -149,6 +148,7 @@ impl GroupLoop {
             self.begin(&stored);
         }
         while !self.is_over {
+            self.settle();
             for write in self.unwritten.drain(..) {
                 if records.send(write).await.is_err() {
                     self.is_over = true;
@@ -284,6 +284,11 @@ impl GroupLoop {
 
     fn step(&mut self, input: Input) {
         self.inputs.push_back(input);
+        self.settle();
+    }
+
+    /// What was decided goes to the group.
+    fn settle(&mut self) {
         while let Some(input) = self.inputs.pop_front() {
             let now_ms = self.parts.clock.now_ms();
             let Some(consensus) = &mut self.consensus else { return };
@@ -369,136 +374,5 @@ impl GroupLoop {
             error!(%error, "and it cannot write that down; empty its folder by hand");
         }
         self.is_over = true;
-    }
-
-    // Governing.
-
-    fn become_active(&mut self, term: u64) {
-        info!(term, master = self.me, "this master is active");
-        let charter = self.parts.charter.clone();
-        let now_ms = self.parts.clock.now_ms();
-        self.active = (Some(self.me), term);
-        let Some(consensus) = &self.consensus else { return };
-        let group = self.group(consensus);
-        self.governor = Some(Governor::new(charter, now_ms, &group));
-        self.tell_standing();
-        self.govern(duties::Input::Tick);
-    }
-
-    fn step_down(&mut self) {
-        if let Some(governor) = self.governor.take() {
-            let effects = governor.end();
-            self.carry_out(effects);
-        }
-        self.replies.clear();
-    }
-
-    fn group<'a>(&'a self, consensus: &'a Consensus) -> Group<'a> {
-        Group {
-            catalog: &self.catalog,
-            index: self.index,
-            applied: consensus.applied(),
-            term: self.active.1,
-            me: self.me,
-            masters: consensus.masters(),
-            reachable: self.others.reachable(),
-        }
-    }
-
-    fn govern(&mut self, input: duties::Input) {
-        let Some(mut governor) = self.governor.take() else { return };
-        let now_ms = self.parts.clock.now_ms();
-        let effects = match &self.consensus {
-            Some(consensus) => governor.step(now_ms, &self.group(consensus), input),
-            None => Vec::new(),
-        };
-        self.governor = Some(governor);
-        self.carry_out(effects);
-    }
-
-    fn carry_out(&mut self, effects: Vec<duties::Effect>) {
-        for effect in effects {
-            match effect {
-                duties::Effect::Propose { token, command } => {
-                    self.inputs.push_back(Input::Propose { token, command: command.encode() });
-                }
-                duties::Effect::ChangeMasters { token, change } => {
-                    self.inputs.push_back(Input::ChangeMasters { token, change });
-                }
-                duties::Effect::Invite { ask, address, id } => {
-                    let (net, events) = (self.parts.net.clone(), self.parts.events.clone());
-                    tokio::spawn(async move {
-                        let outcome = invite(net, &address, Invitation { id }).await;
-                        // The master may have ended meanwhile.
-                        let _ = events.send(Event::Invited { ask, address, outcome }).await;
-                    });
-                }
-                duties::Effect::StepAside => self.inputs.push_back(Input::StepAside),
-                duties::Effect::Send { to, message } => self.send(&to, &message),
-                duties::Effect::Answer { ask, answer } => self.answer(ask, answer),
-                duties::Effect::Notify(incident) => {
-                    let (kind, subject, text) = (incident.kind, &incident.subject, &incident.text);
-                    match incident.closed_ms {
-                        None => warn!(?kind, subject, text, "incident opened"),
-                        Some(_) => info!(?kind, subject, "incident closed"),
-                    }
-                    self.parts.webhook.tell(&incident);
-                }
-            }
-        }
-    }
-
-    fn answer(&mut self, ask: AskId, answer: Answered) {
-        let answer = match answer {
-            Answered::NotActive { active: None } => Answered::NotActive { active: self.address_of(self.active.0) },
-            answer => answer,
-        };
-        if let Some(reply) = self.replies.remove(&ask) {
-            // It may have given up.
-            let _ = reply.send(answer);
-        }
-    }
-
-    fn send(&self, to: &[Session], message: &FromMaster) {
-        let body: Bytes = codec::encode(message).into();
-        to.iter().for_each(|session| self.parts.sessions.send(*session, service::MEMBER, &body));
-    }
-
-    fn address_of(&self, id: Option<MasterId>) -> Option<String> {
-        self.consensus.as_ref()?.masters().addresses.get(&id?).cloned()
-    }
-
-    /// Tells all that are connected, if there is something new.
-    fn tell_standing(&mut self) {
-        let (active, term) = self.active;
-        let is_active = self.governor.is_some();
-        let master = self.parts.charter.me.clone();
-        let standing = FromMaster::Standing { term, master, is_active, active: self.address_of(active) };
-        if self.standing.as_ref() != Some(&standing) {
-            self.standing = Some(standing.clone());
-            self.send(&self.parts.sessions.all(), &standing);
-        }
-    }
-
-    fn show(&self) {
-        let view = MasterView {
-            id: (self.me > 0).then_some(self.me),
-            term: self.active.1,
-            is_active: self.governor.is_some(),
-            active: self.address_of(self.active.0),
-            incidents_open: self.catalog.incidents().open().count(),
-            voters: self.consensus.as_ref().map_or(0, |it| it.masters().voters.len()),
-            index: self.index,
-            is_over: self.is_over,
-        };
-        let metrics = &self.parts.metrics;
-        metrics.raft_term.set(view.term as i64);
-        metrics.raft_is_active.set(i64::from(view.is_active));
-        metrics.incidents_open.set(view.incidents_open as i64);
-        self.parts.view.send_if_modified(|now| {
-            let is_new = *now != view;
-            *now = view;
-            is_new
-        });
     }
 }

@@ -176,7 +176,8 @@ impl Master {
             (view.is_active, view.voters)
         };
         if is_active && voters > 1 && self.doors.events.send(Event::StepAside).await.is_ok() {
-            let aside = self.view.wait_for(|view| !view.is_active || view.is_over);
+            // Until the next one is heard: it may need this one's vote, and a majority for its first entry.
+            let aside = self.view.wait_for(|view| (!view.is_active && view.active.is_some()) || view.is_over);
             if timeout(STEP_ASIDE, aside).await.is_err() {
                 warn!("no other master has become active; this one stops anyway");
             }

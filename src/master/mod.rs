@@ -46,6 +46,7 @@ pub mod writes;
 pub mod memory;
 pub mod sled;
 
+pub mod governing_service;
 pub mod group_service;
 pub mod journal_service;
 pub mod master_service;

@@ -8,6 +8,7 @@ mod http;
 mod machine;
 mod orders;
 mod pipeline;
+mod placement;
 mod process;
 mod stages;
 mod stats;
@@ -51,6 +52,11 @@ enum Name {
         #[arg(long, default_value_t = 5)]
         rounds: u32,
     },
+    /// The active master's plans for a large cluster: 4,096 partitions on 200 nodes.
+    Placement {
+        #[arg(long, default_value_t = 9)]
+        runs: u32,
+    },
     /// Resident memory after one and two days of the same load.
     Memory {
         #[arg(long, default_value_t = 5_000_000)]
@@ -69,6 +75,10 @@ impl Bench {
             Name::Stages { rows, runs } => stages::stages(rows, runs).await,
             Name::Engine { runs } => engine::engine(runs).await,
             Name::Http { rounds } => http::http(rounds).await,
+            Name::Placement { runs } => {
+                placement::placement(runs.max(1)).await;
+                Ok(())
+            }
             Name::Memory { rows } => pipeline::memory(rows).await,
         }
     }

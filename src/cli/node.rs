@@ -61,7 +61,9 @@ impl Node {
         let data = self.data.unwrap_or_else(|| PathBuf::from("holdfast-data").join(&*charge.name.0));
         serve::run(loaded, charge, &data, |node, seconds| {
             let (http, listen) = (node.http(), node.listen());
-            output::print(format!("holdfast node is ready ({seconds:.2} s)\n  page    http://{http}/\n  listens {listen}\n"))
+            output::print(format!(
+                "holdfast node is ready ({seconds:.2} s)\n  page    http://{http}/\n  listens {listen}\n"
+            ))
         })
     }
 

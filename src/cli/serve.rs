@@ -18,12 +18,7 @@ pub fn run(loaded: Loaded, charge: Charge, data: &Path, ready: impl FnOnce(&Node
     actix_web::rt::System::new().block_on(serve(loaded, charge, data, ready))
 }
 
-async fn serve(
-    loaded: Loaded,
-    charge: Charge,
-    data: &Path,
-    ready: impl FnOnce(&Node, f64) -> Outcome,
-) -> Outcome {
+async fn serve(loaded: Loaded, charge: Charge, data: &Path, ready: impl FnOnce(&Node, f64) -> Outcome) -> Outcome {
     let cannot = |error| Failure::failed(format!("cannot listen for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;

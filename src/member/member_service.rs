@@ -274,7 +274,7 @@ impl Run {
                 self.directory.send_replace(directory);
             }
             Effect::LetGo(work, how) => {
-                info!(task = %work.task, epoch = work.epoch, ?how, "task let go");
+                debug!(task = %work.task, epoch = work.epoch, ?how, "task let go");
                 let ended = self.parts.tasks.let_go(work.clone(), how);
                 self.later(async move {
                     // A panic in there must not leave the task for ever.
@@ -283,7 +283,7 @@ impl Run {
                 });
             }
             Effect::Run(work) => {
-                info!(task = %work.task, epoch = work.epoch, turn = work.turn, "task begun");
+                debug!(task = %work.task, epoch = work.epoch, turn = work.turn, "task begun");
                 self.parts.tasks.run(work);
             }
             Effect::Dial(masters) => self.dial(&masters),

@@ -68,13 +68,20 @@ impl RemoteStore {
         self.writes.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn link(&self, tier: &'static str) -> Result<Arc<dyn Link>, TierError> {
-        (self.link_to)().ok_or_else(|| unavailable(tier, "no store is known to this node"))
+    /// Whoever is first to ask waits for the first attempt to connect: a node is given work as soon as it knows the store.
+    async fn link(&self, tier: &'static str) -> Result<Arc<dyn Link>, TierError> {
+        let link = (self.link_to)().ok_or_else(|| unavailable(tier, "no store is known to this node"))?;
+        let mut state = link.state();
+        if state.borrow().is_fresh() {
+            // Whatever comes of it shows at the call.
+            let _ = timeout(self.settings.deadline.duration(), state.wait_for(|state| !state.is_fresh())).await;
+        }
+        Ok(link)
     }
 
     /// Opens a stream and says what it is for.
     pub async fn open(&self, tier: &'static str, opening: Opening) -> Result<(StreamWriter, StreamReader), TierError> {
-        let (mut writer, reader) = self.link(tier)?.open(STORE).map_err(|error| unavailable(tier, error))?;
+        let (mut writer, reader) = self.link(tier).await?.open(STORE).map_err(|error| unavailable(tier, error))?;
         match writer.write(items::seal(&opening)).await {
             Ok(()) => Ok((writer, reader)),
             Err(error) => Err(unavailable(tier, error)),
@@ -113,8 +120,8 @@ impl RemoteStore {
     /// `None`: it has to go over a stream.
     async fn ask_by_call(&self, tier: &'static str, question: &Envelope) -> Result<Option<Bytes>, TierError> {
         let deadline = self.settings.deadline.duration();
-        let link = self.link(tier)?;
         let called = async {
+            let link = self.link(tier).await?;
             // Beyond the limit a connection refuses calls, and it has other users, too.
             let _place = self.calls.acquire().await.map_err(|error| unavailable(tier, error))?;
             Ok(link.call(STORE, question.to_bytes(), deadline).await)

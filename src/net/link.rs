@@ -65,9 +65,21 @@ pub enum LinkState {
     },
 }
 
+const NOT_TRIED: &str = "not connected yet";
+
 impl LinkState {
     pub fn down(reason: &str) -> Self {
         Self::Down { reason: reason.into() }
+    }
+
+    /// Of a link that has not tried yet.
+    pub fn fresh() -> Self {
+        Self::down(NOT_TRIED)
+    }
+
+    /// Has the first attempt to connect not ended yet?
+    pub fn is_fresh(&self) -> bool {
+        matches!(self, Self::Down { reason } if &**reason == NOT_TRIED)
     }
 
     pub fn peer(&self) -> Option<&Arc<Peer>> {

@@ -51,7 +51,7 @@ struct Current {
 
 impl DialedLink {
     pub fn start(address: &str, backoff: Backoff, connector: Arc<dyn Connect>) -> Arc<Self> {
-        let (link_state, _) = watch::channel(LinkState::down("not connected yet"));
+        let (link_state, _) = watch::channel(LinkState::fresh());
         let current = Arc::new(Mutex::new(Current::default()));
         let dialing = Dialing {
             address: address.into(),

@@ -145,7 +145,7 @@ impl Node {
         let cannot = |source| NodeError::Listen { address: charge.listen, source, option: "--listen" };
         let reserved = charge.reserve().map_err(cannot)?;
         let (listen, boot) = (reserved.address, getrandom::u64().map_err(NodeError::Random)?);
-        let masters = if charge.masters.is_empty() { vec![listen.to_string()] } else { charge.masters.clone() };
+        let masters = if charge.masters.is_empty() { vec![charge.told(listen)] } else { charge.masters.clone() };
 
         let (metrics, clock, readiness) = (Metrics::default(), Clock::System, Readiness::default());
         let (services, mailbox) = (Arc::new(Services::default()), Arc::new(Mailbox::default()));
@@ -168,7 +168,7 @@ impl Node {
                     cluster: config.cluster.name.clone(),
                     folder: data.path().join("master"),
                     name: charge.name.clone(),
-                    me: listen.to_string(),
+                    me: charge.told(listen),
                     masters: masters.clone(),
                     partitions: config.cluster.partitions,
                     fingerprint: catalog.fingerprint(),

@@ -13,10 +13,13 @@
 //!
 //! Every station handles a **partition** at a time: `hash(partition key) mod P`, the same cut everywhere. **Roles** (gate,
 //! slave, query) do the work and never call each other's code; **tiers** (mq, kv, hot, cache) are the joints between
-//! them, each a trait with adapters. Here all roles run in one process, on embedded tiers; a role cannot tell.
+//! them, each a trait with adapters. A process is a **node** with one role or several ([`node`]); `up` has them all. The node
+//! with the role **store** holds the embedded tiers and lends them to the others ([`store`] answers, [`lending`] asks); a role
+//! cannot tell whose tiers it works on, nor in which process its neighbour is.
 //!
 //! Beside the flow stands the **master**: several of them agree on who does what ([`master`]); no row passes through it.
-//! Every node is a **member**: it does what the newest directory of the masters says ([`member`]).
+//! Every node is a **member**: it does what the newest directory of the masters says ([`member`]), and goes on with it while
+//! there is no master. Nodes talk over [`net`]; no task has two owners that both count ([`tier::check_chain`]).
 //!
 //! # Invariant: what always holds
 //!

@@ -15,20 +15,23 @@ use crate::config::{Loaded, Override};
 use crate::model::task::{NodeName, Role};
 use crate::node::Charge;
 
-/// Run one node of a cluster.
+/// Run one node of a cluster: a process with a name and roles that joins the masters.
+///
+/// Ends well at Ctrl-C or SIGTERM: its tasks go to other nodes first. To see a whole cluster on this machine:
+/// scripts/local-cluster.
 #[derive(Debug, Args)]
 pub struct Node {
     /// Its name, unique in the cluster [default: its first role with its process number, as slave-4711].
     #[arg(long)]
     name: Option<String>,
-    /// What it does: master, gate, slave, query, store.
+    /// What it does: master (decides who does what), gate (takes rows), slave (counts), query (answers), store (lends its
+    /// embedded tiers to all others).
     #[arg(long, required = true, value_delimiter = ',', value_parser = role, value_name = "ROLE,…")]
     role: Vec<Role>,
     /// Where the masters listen [default: the configuration's cluster.masters].
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,…")]
     join: Vec<SocketAddr>,
-    /// Where other nodes reach this one [default: a master listens at its place in cluster.masters or at node.listen, others at a
-    /// free port of the host of node.listen].
+    /// Where other nodes reach this one [default: node.listen for a master, a free port of its host for others].
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<SocketAddr>,
     /// Where other nodes are told to reach it, if that is not where it listens: behind a forwarder, or with --listen 0.0.0.0:7071.

@@ -3,6 +3,7 @@
 //! Invariant: when the connection ends, for whatever reason, all who wait on it hear so at once.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use futures::future::BoxFuture;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::error::{NetError, Refusal};
 use super::frame::{self, FrameKind};
@@ -224,7 +225,7 @@ impl Connection {
 
     async fn closed_long_ago(&self) -> String {
         self.is_closing.notified().await;
-        tokio::time::sleep(GOODBYE).await;
+        sleep(GOODBYE).await;
         lock(&self.shared).closing.clone().unwrap_or_default()
     }
 
@@ -309,6 +310,8 @@ impl Connection {
 
     async fn write(&self, mut io: Writer, alive: Duration) -> String {
         let mut out = BytesMut::with_capacity(WRITE_BYTES);
+        // Since the last write, not since the last look: whatever the peer says wakes this side, too.
+        let mut quiet = pin!(sleep(alive));
         loop {
             let closing = {
                 let mut shared = lock(&self.shared);
@@ -317,8 +320,10 @@ impl Connection {
                 shared.closing.clone()
             };
             if out.is_empty() && closing.is_none() {
-                if timeout(alive, self.wake.notified()).await.is_ok() {
-                    continue;
+                tokio::select! {
+                    biased;
+                    () = &mut quiet => {}
+                    () = self.wake.notified() => continue,
                 }
                 frame::encode(FrameKind::Alive, &[], &mut out);
             }
@@ -330,6 +335,7 @@ impl Connection {
                 return error.to_string();
             }
             out.clear();
+            quiet.set(sleep(alive));
             self.answers_left.notify_waiters();
             if let Some(reason) = closing {
                 // The peer may be gone already.

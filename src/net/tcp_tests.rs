@@ -2,6 +2,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::model::units::Millis;
 use crate::net::fixture_tests::*;
 use crate::net::frame::{self, FrameKind, MAGIC, VERSION};
 use crate::net::link::RefusalKind;
@@ -61,6 +62,16 @@ async fn both_sides_call_each_other() {
     assert_eq!(back.call(WHO, Bytes::new(), SOON).await, Ok("b".into()));
     let state = pair.link.state().borrow().clone();
     assert_eq!(state.peer().map(|peer| (peer.name.as_str(), peer.has_role("slave"))), Some(("b", true)));
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nobody_has_anything_to_say_stays() {
+    let settings = || Settings { alive_interval: Millis(40), silence: Millis(200), ..Settings::for_tests() };
+    let pair = pair_with(node_with(identity("a"), settings()), node_with(identity("b"), settings())).await;
+    until_up(&pair.link).await;
+    let before = pair.link.state().borrow().clone();
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(*pair.link.state().borrow(), before);
 }
 
 #[tokio::test]

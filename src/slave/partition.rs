@@ -196,6 +196,8 @@ impl Partition {
         };
         self.loading = Loading::Done;
         self.check_whole(head.oldest_previous);
+        // It works again; a partition without chunks would not hear of it otherwise.
+        self.kv_trouble = None;
         self.chain.heard(now_ms, head.tip);
         if self.standing == Standing::Loading {
             self.standing = Standing::CatchingUp { until: head.tip };
@@ -333,6 +335,7 @@ impl Partition {
     fn snapshot_put(&mut self, now_ms: i64, result: Result<(), TierError>, effects: &mut Vec<Effect>) {
         match result {
             Ok(()) => {
+                self.kv_trouble = None;
                 let through = self.saving.succeeded(now_ms, self.settings.snapshot_interval.as_i64()).last;
                 let before_ms = now_ms.saturating_sub(self.settings.kv_keep.as_i64());
                 effects.push(Effect::Trim { through, before_ms });

@@ -4,12 +4,15 @@
 
 mod client;
 mod engine;
+mod fleet;
 mod http;
+mod join;
 mod machine;
 mod orders;
 mod pipeline;
 mod placement;
 mod process;
+mod scale;
 mod stages;
 mod stats;
 
@@ -57,6 +60,13 @@ enum Name {
         #[arg(long, default_value_t = 9)]
         runs: u32,
     },
+    /// Many processes: a second slave, what eight of them cost, and how soon a joining one has its share.
+    Scale {
+        #[arg(long, default_value_t = 1_500_000)]
+        rows: u64,
+        #[arg(long, default_value_t = 3)]
+        runs: u32,
+    },
     /// Resident memory after one and two days of the same load.
     Memory {
         #[arg(long, default_value_t = 5_000_000)]
@@ -78,6 +88,12 @@ impl Bench {
             Name::Placement { runs } => {
                 placement::placement(runs.max(1)).await;
                 Ok(())
+            }
+            Name::Scale { rows, runs } => {
+                println!("{}", machine::describe());
+                scale::second_slave(rows, runs.max(1)).await?;
+                scale::eight_slaves(rows, runs.max(1)).await?;
+                join::join(rows, runs.max(1)).await
             }
             Name::Memory { rows } => pipeline::memory(rows).await,
         }

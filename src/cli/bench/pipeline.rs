@@ -21,7 +21,7 @@ const SETTLE_STEP: Duration = Duration::from_secs(8);
 const SETTLE_TRIES: u32 = 8;
 
 /// Writes day `day` of the load with `rows` rows and gives the file and its size.
-fn write_file(folder: &Path, rows: u64, day: u64) -> Result<(PathBuf, u64)> {
+pub fn write_file(folder: &Path, rows: u64, day: u64) -> Result<(PathBuf, u64)> {
     let path = folder.join(format!("orders-{day}.csv"));
     let mut file = BufWriter::new(File::create(&path)?);
     file.write_all(orders::HEADER.as_bytes())?;

@@ -1,4 +1,4 @@
-//! A real `holdfast up` in its own process and folder, to be measured from outside.
+//! A real `holdfast` that serves, in its own process and folder, to be measured from outside.
 //!
 //! Invariant: the process and the folder are gone when the value is dropped.
 
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::machine::{self, Usage};
+use crate::admin::view::ClusterView;
 use crate::clock;
 
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -25,12 +26,18 @@ pub struct Server {
 impl Server {
     /// Starts this very program on free ports with `definition` appended to nothing but the defaults.
     pub async fn start(folder: &Path, definition: &str) -> Result<Self> {
+        Self::start_as(folder, definition, &["up"]).await
+    }
+
+    /// Starts it with a command of its own, as `node --role …`.
+    pub async fn start_as(folder: &Path, definition: &str, command: &[&str]) -> Result<Self> {
         let config = folder.join("bench.toml");
         std::fs::write(&config, definition)?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = std::fs::File::create(folder.join("server.log"))?;
         let child = Command::new(std::env::current_exe()?)
-            .args(["up", "--http", &address.to_string()])
+            .args(command)
+            .args(["--http", &address.to_string()])
             .arg("--data")
             .arg(folder.join("data"))
             .arg("--config")
@@ -102,15 +109,37 @@ impl Server {
         Ok(answer)
     }
 
+    /// Posts rows as CSV, and waits for the acknowledgement.
+    pub async fn post_rows(&self, table: &str, rows: String) -> Result<()> {
+        let request = self.client.post(self.url(&format!("/api/v1/ingest/{table}"))).header("content-type", "text/csv");
+        let response = request.body(rows).send().await?;
+        if !response.status().is_success() {
+            bail!("rows were refused with {}: {}", response.status(), response.text().await?);
+        }
+        Ok(())
+    }
+
+    /// What `GET /api/v1/cluster` says.
+    pub async fn cluster(&self) -> Result<ClusterView> {
+        Ok(self.client.get(self.url("/api/v1/cluster")).send().await?.error_for_status()?.json().await?)
+    }
+
+    /// How many orders an answer counts, and the answer.
+    pub async fn orders(&self) -> Result<(u64, Value)> {
+        let answer = self.query("select sum(orders) as n from gmv_hour").await?;
+        let cell = &answer["rows"][0][0];
+        let counted = cell.as_str().and_then(|n| n.parse().ok()).or(cell.as_u64()).unwrap_or(0);
+        Ok((counted, answer))
+    }
+
     /// Waits until an exact answer counts `orders` orders.
     pub async fn wait_for_orders(&self, orders: u64) -> Result<()> {
         let start = clock::instant();
         let mut last = Value::Null;
         while start.elapsed() < Duration::from_secs(120) {
-            last = self.query("select sum(orders) as n from gmv_hour").await?;
-            let counted =
-                last["rows"][0][0].as_str().and_then(|n| n.parse::<u64>().ok()).or(last["rows"][0][0].as_u64());
-            if counted == Some(orders) && last["quality"]["exact"] == true {
+            let (counted, answer) = self.orders().await?;
+            last = answer;
+            if counted == orders && last["quality"]["exact"] == true {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -120,8 +120,8 @@ impl RemoteStore {
     /// `None`: it has to go over a stream.
     async fn ask_by_call(&self, tier: &'static str, question: &Envelope) -> Result<Option<Bytes>, TierError> {
         let deadline = self.settings.deadline.duration();
+        let link = self.link(tier).await?;
         let called = async {
-            let link = self.link(tier).await?;
             // Beyond the limit a connection refuses calls, and it has other users, too.
             let _place = self.calls.acquire().await.map_err(|error| unavailable(tier, error))?;
             Ok(link.call(STORE, question.to_bytes(), deadline).await)

@@ -34,6 +34,9 @@ pub struct Node {
     /// Where other nodes reach this one [default: node.listen for a master, a free port of its host for others].
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<SocketAddr>,
+    /// Where other nodes are told to reach it, if that is not where it listens: behind a forwarder, or with --listen 0.0.0.0:7071.
+    #[arg(long, value_name = "HOST:PORT", value_parser = place)]
+    advertise: Option<String>,
     /// Where people reach it [default: a free port of the host of http.listen].
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<SocketAddr>,
@@ -54,6 +57,11 @@ fn role(text: &str) -> Result<Role, String> {
             Err(format!("there is no such role; roles are {}", names.join(", ")))
         }
     }
+}
+
+fn place(text: &str) -> Result<String, String> {
+    let is_place = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if is_place { Ok(text.to_owned()) } else { Err("HOST:PORT is needed".to_owned()) }
 }
 
 impl Node {
@@ -95,6 +103,13 @@ impl Node {
         let usual = if roles.contains(&Role::Master) { loaded.config.node.listen } else { free };
         let masters = self.masters(loaded).iter().map(SocketAddr::to_string).collect();
         let listen = self.listen.unwrap_or(usual);
-        Charge { name: NodeName::new(&name), roles, masters, listen, may_move: false }
+        Charge {
+            name: NodeName::new(&name),
+            roles,
+            masters,
+            listen,
+            may_move: false,
+            advertise: self.advertise.clone(),
+        }
     }
 }

@@ -101,6 +101,13 @@ impl Elections {
             node.raft.r.election_elapsed += 1;
             return;
         }
+        if voters == [node.raft.id] && node.raft.leader_id == 0 {
+            // Nobody else could be active: there is nobody to wait for.
+            if let Err(error) = node.campaign() {
+                debug_assert!(false, "a master alone can always stand: {error}");
+            }
+            return;
+        }
         node.tick();
         if matches!(node.raft.state, StateRole::PreCandidate | StateRole::Candidate)
             && node.raft.r.election_elapsed == 0

@@ -466,7 +466,12 @@ impl Membership {
 
     fn go(&mut self, effects: &mut Vec<Effect>) {
         let has_nothing = || self.tasks.is_empty() && self.ending.is_empty() && self.mine().is_empty();
-        if self.going == Going::Leaves && has_nothing() {
+        // Whoever goes before the masters know of it passes for lost.
+        let is_heard = || {
+            let state = whereabouts::node(&self.directory, &self.profile.name).map(|(_, state)| *state);
+            !matches!(state, Some(NodeState::Alive | NodeState::Suspect))
+        };
+        if self.going == Going::Leaves && has_nothing() && is_heard() {
             self.going = Going::IsFree;
             effects.push(Effect::FreeToGo);
         }

@@ -40,11 +40,13 @@ struct Taken {
 
 struct Waiting {
     answer: oneshot::Sender<Result<Offset, TierError>>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 impl Waiting {
     fn hear(self, result: Result<Offset, TierError>) {
+        // Who hears that it is done may publish more at once.
+        drop(self.room);
         // The publisher need not wait.
         let _ = self.answer.send(result);
     }
@@ -93,7 +95,7 @@ impl Publisher {
             return Err(unavailable(TIER, "too many batches wait for the store"));
         };
         let (answer, published) = oneshot::channel();
-        let taken = Taken { partition, batch, waiting: Waiting { answer, _room: room } };
+        let taken = Taken { partition, batch, waiting: Waiting { answer, room } };
         self.queue.send(taken).map_err(|_| unavailable(TIER, "publications have ended"))?;
         Ok(published)
     }

@@ -125,7 +125,7 @@ impl Local {
         let Ok((entered, halves, ())) = self.entry.accept(Box::new(pipe), Vec::new(), || Some(())).await else {
             return;
         };
-        let (link_state, _) = watch::channel(LinkState::down("not connected yet"));
+        let (link_state, _) = watch::channel(LinkState::fresh());
         let connection = Connection::new(&entered, self.settings.send_queue.0, next_connection(), link_state);
         connection.announce();
         self.handler.connected(Arc::new(AcceptedLink(connection.clone())));

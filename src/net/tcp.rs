@@ -120,7 +120,7 @@ impl Local {
         };
         drop(stranger);
         lock(&self.refusals).forget(&from.to_string());
-        let (link_state, _) = watch::channel(LinkState::down("not connected yet"));
+        let (link_state, _) = watch::channel(LinkState::fresh());
         let connection = self.begin(&entered, link_state);
         connection.announce();
         info!(peer = entered.peer.name, %from, "connected");

@@ -19,6 +19,8 @@ pub struct Charge {
     /// Where others reach it; if that is taken, and `may_move`, any free port.
     pub listen: SocketAddr,
     pub may_move: bool,
+    /// What others are told, where it is not where the node listens: behind a forwarder, or where it listens everywhere.
+    pub advertise: Option<String>,
 }
 
 /// An address that is kept free until it is listened on.
@@ -36,6 +38,7 @@ impl Charge {
             masters: Vec::new(),
             listen: config.node.listen,
             may_move: true,
+            advertise: None,
         }
     }
 
@@ -53,12 +56,17 @@ impl Charge {
         Ok(Reserved { address: held.local_addr()?, held })
     }
 
+    /// Where others look for a node that listens there.
+    pub fn told(&self, listen: SocketAddr) -> String {
+        self.advertise.clone().unwrap_or_else(|| listen.to_string())
+    }
+
     pub fn profile(&self, config: &Config, boot: u64, listen: SocketAddr, http: SocketAddr) -> NodeProfile {
         NodeProfile {
             name: self.name.clone(),
             boot,
             roles: self.roles.clone(),
-            listen: Some(listen.to_string()),
+            listen: Some(self.told(listen)),
             http: Some(http.to_string()),
             host: crate::admin::linux::host_name(),
             weight: config.node.weight,

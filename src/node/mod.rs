@@ -10,10 +10,11 @@ mod http;
 mod observe;
 mod roles;
 mod tiers;
+mod wiring;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,36 +25,30 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::admin::access::{Access, Token};
 use crate::admin::admin_http::AdminState;
 use crate::admin::door_http::Door;
 use crate::admin::hub_service::Hub;
 use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
-use crate::config::{Config, Loaded, SecretError};
-use crate::elsewhere_http::Elsewhere;
-use crate::gate::gate_http::IngestState;
-use crate::gate::offer_service::{self, OfferService, Offers};
+use crate::config::{Loaded, SecretError};
+use crate::gate::offer_service::OfferService;
 use crate::master::master_service::{Master, MasterError, MasterParts};
 use crate::member::member_service::{Mailbox, Member, MemberParts, Reporter, Settings as MemberSettings};
 use crate::metrics::Metrics;
-use crate::model::catalog::Catalog;
-use crate::model::mode::{Mode, Modes, Tier};
-use crate::model::task::{BootId, NodeState, Role};
+use crate::model::task::{BootId, NodeProfile, NodeState, Role};
 use crate::model::units::Millis;
-use crate::net::link::{Fingerprint, Handler, Identity, Listening, Net, NetError, Peer};
+use crate::net::link::{Handler, Listening, Net, NetError};
 use crate::net::peers::{Directories, Finder, Peers};
 use crate::net::push_service::PushService;
 use crate::net::service::{self, Services};
 use crate::net::tcp::TcpNet;
 use crate::net::whereabouts;
-use crate::query::query_service::{self, QueryService};
 use crate::store::lender_service::Lender;
 use crate::tier::TierError;
 pub use charge::Charge;
 use cluster::{Cluster, Decisions};
 pub use data_dir::{DataDir, DataDirError};
-use http::{Here, HttpParts};
+use http::HttpParts;
 use observe::{Observed, Observer};
 use roles::{Roles, Wanted};
 use tiers::Tiers;
@@ -128,6 +123,10 @@ pub struct Node {
 const READY_POLL: Duration = Duration::from_millis(10);
 /// How often a stopping node looks whether its gates are drained.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// How often a leaving node looks whether there is still somebody for its tasks.
+const HEIRS_POLL: Duration = Duration::from_millis(100);
+/// For the masters to hear that a node goes of its own will.
+const FAREWELL: Duration = Duration::from_millis(1_500);
 
 /// The machine's cores, as far as this process may use them.
 fn cores() -> usize {
@@ -139,17 +138,17 @@ impl Node {
     pub async fn start(loaded: Loaded, charge: Charge, folder: &Path) -> Result<Self, NodeError> {
         let Loaded { config, catalog, folder: secrets } = loaded;
         let catalog = Arc::new(catalog);
-        let access = access(&config.http.tokens, &secrets)?;
+        let access = wiring::access(&config.http.tokens, &secrets)?;
         let data = DataDir::open(folder, &config)?;
-        let (listener, http) = bind(config.http.listen)?;
+        let (listener, http) = wiring::bind(config.http.listen)?;
         let cannot = |source| NodeError::Listen { address: charge.listen, source, option: "--listen" };
         let reserved = charge.reserve().map_err(cannot)?;
         let (listen, boot) = (reserved.address, getrandom::u64().map_err(NodeError::Random)?);
-        let masters = if charge.masters.is_empty() { vec![listen.to_string()] } else { charge.masters.clone() };
+        let masters = if charge.masters.is_empty() { vec![charge.told(listen)] } else { charge.masters.clone() };
 
         let (metrics, clock, readiness) = (Metrics::default(), Clock::System, Readiness::default());
         let (services, mailbox) = (Arc::new(Services::default()), Arc::new(Mailbox::default()));
-        let identity = identity(&config, &catalog, &charge, boot, &secrets)?;
+        let identity = wiring::identity(&config, &catalog, &charge, boot, &secrets)?;
         let net = TcpNet::new(identity, config.net.clone(), &secrets, clock.clone(), services.clone())?;
         let net: Arc<dyn Net> = Arc::new(net);
         let (peers, directories) = (Peers::new(net.clone(), config.net.connections), mailbox.directory());
@@ -168,7 +167,7 @@ impl Node {
                     cluster: config.cluster.name.clone(),
                     folder: data.path().join("master"),
                     name: charge.name.clone(),
-                    me: listen.to_string(),
+                    me: charge.told(listen),
                     masters: masters.clone(),
                     partitions: config.cluster.partitions,
                     fingerprint: catalog.fingerprint(),
@@ -258,8 +257,8 @@ impl Node {
         let parts = HttpParts {
             door: Arc::new(Door { access, readiness: readiness.clone() }),
             admin: Data::new(admin),
-            ingest: ingest(&config, &catalog, &roles, finder, &metrics, wanted.gate),
-            query: query(&config, &catalog, &tiers, &directories, (&clock, &metrics), charge.has(Role::Query)),
+            ingest: wiring::ingest(&config, &catalog, &roles, finder, &metrics, wanted.gate),
+            query: wiring::query(&config, &catalog, &tiers, &directories, (&clock, &metrics), charge.has(Role::Query)),
         };
         let server = http::serve(listener, &config.http, parts).map_err(|source| NodeError::Listen {
             address: http,
@@ -330,9 +329,7 @@ impl Node {
     /// requests end, tiers are flushed. What does not end in time is replayed by whoever comes next.
     pub async fn stop(self) {
         self.readiness.set_stopping();
-        if self.can_leave() && !self.member.leave(self.stop_timeout).await {
-            warn!("not all tasks went to other nodes in time");
-        }
+        self.leave().await;
         let drained = async {
             while !self.observer.is_drained().await {
                 tokio::time::sleep(DRAIN_POLL).await;
@@ -359,121 +356,41 @@ impl Node {
         info!("node stopped");
     }
 
-    /// Are there others for its tasks? The one that holds the tiers takes them along: nobody could go on.
-    fn can_leave(&self) -> bool {
-        let directory = self.directories.borrow();
-        let others = |role| whereabouts::living(&directory, role).any(|profile| profile.name != self.charge.name);
-        let mut own = directory.tasks.iter().filter(|(_, who)| who.owner.as_ref() == Some(&self.charge.name));
-        !self.charge.has(Role::Store) && own.any(|(task, _)| others(task.role()))
-    }
-}
-
-fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
-    let cannot = |source| NodeError::Listen { address, source, option: "--http" };
-    let listener = TcpListener::bind(address).map_err(cannot)?;
-    let bound = listener.local_addr().map_err(cannot)?;
-    Ok((listener, bound))
-}
-
-fn identity(
-    config: &Config,
-    catalog: &Catalog,
-    charge: &Charge,
-    boot: BootId,
-    secrets: &Path,
-) -> Result<Identity, NodeError> {
-    let secret = config.cluster.secret.as_ref().map(|secret| secret.reveal(secrets)).transpose();
-    let mut agreed = config.cluster.agreed();
-    // Nodes that count otherwise would publish other results under the same names.
-    agreed.push(("tables and metrics".to_owned(), catalog.fingerprint().to_string()));
-    Ok(Identity {
-        cluster: config.cluster.name.clone(),
-        secret: secret.map_err(NodeError::Secret)?.unwrap_or_default().into_bytes(),
-        agreed: Fingerprint::new(agreed),
-        me: Peer {
-            name: charge.name.to_string(),
-            roles: charge.roles.iter().map(|role| role.name().to_owned()).collect(),
-            addresses: Vec::new(),
-            boot: boot.into(),
-        },
-    })
-}
-
-fn ingest(
-    config: &Config,
-    catalog: &Arc<Catalog>,
-    roles: &Roles,
-    finder: Finder,
-    metrics: &Metrics,
-    is_gate: bool,
-) -> Here<IngestState> {
-    if !is_gate {
-        return Here::No(Elsewhere::rows(nodes_of(finder.directories, Role::Gate)));
-    }
-    let elsewhere = offer_service::Elsewhere { finder, body_bytes: config.net.body.bytes() };
-    let offers = Offers::new(roles.gate_directory.gates(), Some(elsewhere), config.gate.publish_timeout);
-    let settings = Arc::new(config.gate.clone());
-    Here::Yes(Data::new(IngestState::new(
-        catalog.clone(),
-        config.cluster.partitions,
-        offers,
-        settings,
-        metrics.clone(),
-    )))
-}
-
-fn query(
-    config: &Config,
-    catalog: &Arc<Catalog>,
-    tiers: &Tiers,
-    directories: &Directories,
-    (clock, metrics): (&Clock, &Metrics),
-    is_query: bool,
-) -> Here<QueryService> {
-    if !is_query {
-        return Here::No(Elsewhere::queries(nodes_of(directories.clone(), Role::Query)));
-    }
-    let directories = directories.clone();
-    Here::Yes(Data::new(QueryService::new(query_service::Parts {
-        catalog: catalog.clone(),
-        partitions: config.cluster.partitions,
-        cache: tiers.cache.clone(),
-        hot: tiers.hot.clone(),
-        clock: clock.clone(),
-        metrics: metrics.clone(),
-        modes: Arc::new(move || modes(&directories)),
-        settings: config.query.clone(),
-    })))
-}
-
-/// Where people reach the nodes of a role.
-fn nodes_of(directories: Directories, role: Role) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
-    Arc::new(move || {
-        let directory = directories.borrow();
-        let addresses = whereabouts::living(&directory, role).filter_map(|node| node.http.as_ref());
-        addresses.map(|address| format!("http://{address}")).collect()
-    })
-}
-
-fn modes(directories: &Directories) -> Modes {
-    let directory = directories.borrow();
-    let mode = |tier| directory.modes.iter().find(|(candidate, _)| *candidate == tier).map_or(Mode::Normal, |it| it.1);
-    Modes {
-        mq: mode(Tier::Mq),
-        kv: mode(Tier::Kv),
-        hot: mode(Tier::Hot),
-        cache: mode(Tier::Cache),
-        cold: mode(Tier::Cold),
-    }
-}
-
-fn access(tokens: &[crate::config::TokenSettings], folder: &Path) -> Result<Access, NodeError> {
-    let reveal = |token: &crate::config::TokenSettings| {
-        let name = token.name.clone();
-        match token.token.reveal(folder) {
-            Ok(secret) => Ok(Token { name, secret, scopes: token.scopes.clone(), key: token.key.clone() }),
-            Err(source) => Err(NodeError::Token { name, source }),
+    /// Tells the masters, and waits for its tasks to go to others, as long as there are some.
+    async fn leave(&self) {
+        if self.is_alone() {
+            return;
         }
-    };
-    Ok(Access::new(tokens.iter().map(reveal).collect::<Result<_, _>>()?))
+        let patience = if self.has_heirs() { self.stop_timeout } else { FAREWELL };
+        let nobody_is_left = async {
+            while self.has_heirs() {
+                tokio::time::sleep(HEIRS_POLL).await;
+            }
+            tokio::time::sleep(FAREWELL).await;
+        };
+        tokio::select! {
+            has_left = self.member.leave(patience) => {
+                if !has_left {
+                    warn!("not all tasks went to other nodes in time");
+                }
+            }
+            () = nobody_is_left => {}
+        }
+    }
+
+    fn is_alone(&self) -> bool {
+        let directory = self.directories.borrow();
+        directory.nodes.iter().all(|(profile, state)| profile.name == self.charge.name || *state == NodeState::Lost)
+    }
+
+    /// Are there others for its tasks? The one that holds the tiers takes them along: nobody could go on.
+    fn has_heirs(&self) -> bool {
+        let directory = self.directories.borrow();
+        let stays = |(profile, state): &(NodeProfile, NodeState), role| {
+            profile.name != self.charge.name && *state == NodeState::Alive && profile.roles.contains(&role)
+        };
+        let mut own = directory.tasks.iter().filter(|(_, who)| who.owner.as_ref() == Some(&self.charge.name));
+        !self.charge.has(Role::Store)
+            && own.any(|(task, _)| directory.nodes.iter().any(|node| stays(node, task.role())))
+    }
 }

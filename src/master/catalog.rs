@@ -214,7 +214,12 @@ impl Catalog {
             self.incidents.raise(now_ms, IncidentKind::NodeLost, name.to_string(), reason, effects);
         }
         let orphans = self.orphans(name, |_| false);
+        let has_gone = was_to_go && orphans.is_empty();
         self.hand_on(orphans, moves, effects);
+        // It was told to go, and left nothing behind: nobody waits for it.
+        if has_gone {
+            self.forget(name, effects);
+        }
     }
 
     fn drain(&mut self, name: &NodeName, draining: bool, effects: &mut Vec<Effect>) {

@@ -3,6 +3,7 @@
 //! Invariant: the same rows for the same arguments, on every machine.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 pub const MERCHANTS: u64 = 10_000;
 pub const CHANNELS: [&str; 4] = ["app", "web", "store", "phone"];
@@ -47,10 +48,22 @@ pub const HEADER: &str = "order_id,merchant_id,channel,amount,paid_at\n";
 /// Appends `count` rows from order number `first` on, of the day `2026-11-(1 + day)`, hours in order through the `total`
 /// rows of the day as they would come in life.
 pub fn append_rows(text: &mut String, random: &mut Random, first: u64, count: u64, total: u64, day: u64) {
-    for order in first..first + count {
+    append_rows_of(MERCHANTS, text, random, first..first + count, total, day);
+}
+
+/// The same of fewer merchants, or more.
+pub fn append_rows_of(
+    merchants: u64,
+    text: &mut String,
+    random: &mut Random,
+    orders: Range<u64>,
+    total: u64,
+    day: u64,
+) {
+    for order in orders {
         let second = order % total * 86_400 / total;
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        let merchant = random.below(MERCHANTS) + 1;
+        let merchant = random.below(merchants) + 1;
         let channel = CHANNELS[random.below(4) as usize];
         let cents = random.below(50_000) + 100;
         writeln!(

@@ -22,6 +22,11 @@ const SETTLE_TRIES: u32 = 8;
 
 /// Writes day `day` of the load with `rows` rows and gives the file and its size.
 pub fn write_file(folder: &Path, rows: u64, day: u64) -> Result<(PathBuf, u64)> {
+    write_file_of(orders::MERCHANTS, folder, rows, day)
+}
+
+/// The same of fewer merchants, or more.
+pub fn write_file_of(merchants: u64, folder: &Path, rows: u64, day: u64) -> Result<(PathBuf, u64)> {
     let path = folder.join(format!("orders-{day}.csv"));
     let mut file = BufWriter::new(File::create(&path)?);
     file.write_all(orders::HEADER.as_bytes())?;
@@ -30,7 +35,8 @@ pub fn write_file(folder: &Path, rows: u64, day: u64) -> Result<(PathBuf, u64)> 
     for first in (0..rows).step_by(ROWS_A_WRITE as usize) {
         text.clear();
         let count = ROWS_A_WRITE.min(rows - first);
-        orders::append_rows(&mut text, &mut random, day * rows + first, count, rows, day);
+        let orders = day * rows + first..day * rows + first + count;
+        orders::append_rows_of(merchants, &mut text, &mut random, orders, rows, day);
         file.write_all(text.as_bytes())?;
     }
     file.flush()?;

@@ -126,7 +126,12 @@ impl Server {
 
     /// How many orders an answer counts, and the answer.
     pub async fn orders(&self) -> Result<(u64, Value)> {
-        let answer = self.query("select sum(orders) as n from gmv_hour").await?;
+        self.counted("gmv_hour").await
+    }
+
+    /// The same of any metric table with a column of orders.
+    async fn counted(&self, table: &str) -> Result<(u64, Value)> {
+        let answer = self.query(&format!("select sum(orders) as n from {table}")).await?;
         let cell = &answer["rows"][0][0];
         let counted = cell.as_str().and_then(|n| n.parse().ok()).or(cell.as_u64()).unwrap_or(0);
         Ok((counted, answer))
@@ -134,10 +139,14 @@ impl Server {
 
     /// Waits until an exact answer counts `orders` orders.
     pub async fn wait_for_orders(&self, orders: u64) -> Result<()> {
+        self.wait_for("gmv_hour", orders).await
+    }
+
+    pub async fn wait_for(&self, table: &str, orders: u64) -> Result<()> {
         let start = clock::instant();
         let mut last = Value::Null;
         while start.elapsed() < Duration::from_secs(120) {
-            let (counted, answer) = self.orders().await?;
+            let (counted, answer) = self.counted(table).await?;
             last = answer;
             if counted == orders && last["quality"]["exact"] == true {
                 return Ok(());

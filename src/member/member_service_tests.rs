@@ -51,8 +51,12 @@ impl Master {
     }
 
     fn direct(&self, version: u64, owner: Option<&str>, epoch: Epoch) {
+        self.direct_in(NodeState::Alive, version, owner, epoch);
+    }
+
+    fn direct_in(&self, state: NodeState, version: u64, owner: Option<&str>, epoch: Epoch) {
         let assignment = Assignment { owner: owner.map(NodeName::new), standby: None, epoch };
-        let nodes = vec![(profile(), NodeState::Alive)];
+        let nodes = vec![(profile(), state)];
         let masters = vec!["m1:1".to_owned(), "m2:1".to_owned()];
         let tasks = vec![(TASK, assignment)];
         let directory = Directory { version, term: 1, nodes, tasks, modes: Vec::new(), masters };
@@ -256,7 +260,7 @@ async fn a_leaving_node_waits_until_nothing_is_its_own() {
     assert!(!stage.member.leave(Duration::from_millis(100)).await, "nobody has taken over");
     let left = async {
         until("it is heard", || stage.masters[0].count(|said| matches!(said, FromNode::Leaving { .. })) > 0).await;
-        stage.masters[0].direct(2, Some("other"), 5);
+        stage.masters[0].direct_in(NodeState::Draining, 2, Some("other"), 5);
         until("it lets go", || stage.log().len() == 2).await;
         stage.done.may_end.notify_one();
     };

@@ -216,7 +216,13 @@ fn a_leaving_node_is_free_once_nothing_is_its_own() {
     assert!(sent(&again).iter().any(|(_, message)| matches!(message, FromNode::Leaving { .. })), "until it is heard");
     member.step(300, heard(1, FromMaster::Release { task: gate(0), epoch: 1 }));
     assert!(!member.step(400, Input::Ended(work(0, 1))).contains(&Effect::FreeToGo), "nobody has it yet");
-    assert!(member.step(500, told(2, BOOT, &[("n2", 3), ("n2", 2)])).contains(&Effect::FreeToGo));
+    let theirs = directory(2, BOOT, &[("n2", 3), ("n2", 2)]);
+    let told = |directory| heard(1, FromMaster::Directory(Arc::new(directory)));
+    let effects = member.step(500, told(Directory::clone(&theirs)));
+    assert!(!effects.contains(&Effect::FreeToGo), "it would pass for lost: nobody has heard yet that it goes");
+    let mut known = Directory { version: 3, ..Directory::clone(&theirs) };
+    known.nodes[0].1 = NodeState::Draining;
+    assert!(member.step(500, told(known)).contains(&Effect::FreeToGo));
     assert!(!member.step(600, Input::Tick).contains(&Effect::FreeToGo), "once");
 }
 

@@ -196,8 +196,10 @@ impl Partition {
         };
         self.loading = Loading::Done;
         self.check_whole(head.oldest_previous);
-        // It works again; a partition without chunks would not hear of it otherwise.
-        self.kv_trouble = None;
+        if self.chain.last() == head.tip {
+            // Kv works again, and no chunk will be read that would say so.
+            self.kv_trouble = None;
+        }
         self.chain.heard(now_ms, head.tip);
         if self.standing == Standing::Loading {
             self.standing = Standing::CatchingUp { until: head.tip };

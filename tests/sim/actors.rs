@@ -27,8 +27,12 @@ impl World {
         }
         let Role::Gate(core) = &mut actor.role else { panic!("actor {id} is no gate") };
         let effects = core.step(now_ms, input);
+        let is_over = core.is_over();
         for effect in effects {
             self.run_gate_effect(id, effect);
+        }
+        if is_over {
+            self.actor_ended(id);
         }
         if self.is_inspected(id) {
             self.inspect_gate(id);
@@ -45,7 +49,7 @@ impl World {
     }
 
     fn run_gate_effect(&mut self, id: ActorId, effect: lane::Effect) {
-        let partition = self.actors[&id].partition;
+        let (node, partition) = (self.actors[&id].node, self.actors[&id].partition);
         let call = |what| Call { from: id, partition, what };
         match effect {
             lane::Effect::ReadHead => self.send(call(What::ReadHead)),
@@ -73,7 +77,7 @@ impl World {
             }
             lane::Effect::Push(chunk) => self.push(id, chunk),
             lane::Effect::Idle { tip, at_ms } => {
-                if let Some(to) = self.believed_owner(Task { kind: Kind::Slave, partition }) {
+                if let Some(to) = self.believed_owner(node, Task { kind: Kind::Slave, partition }) {
                     let delay_ms = self.message_delay();
                     self.after(delay_ms, Event::Idle { to, tip, at_ms });
                 }
@@ -94,7 +98,7 @@ impl World {
 
     /// A hint: it may be lost, come twice, late, or to the wrong one.
     fn push(&mut self, id: ActorId, chunk: Chunk) {
-        let partition = self.actors[&id].partition;
+        let (node, partition) = (self.actors[&id].node, self.actors[&id].partition);
         let unsteady = self.plan.unsteady_permille * u64::from(self.trouble);
         let refused = self.random.permille(unsteady);
         let lost = self.random.permille(unsteady) || self.plan.pushes_lost;
@@ -106,7 +110,7 @@ impl World {
             self.tally.hit(Fault::PushDoubled);
         }
         for _ in 0..copies {
-            if let Some(to) = self.believed_owner(Task { kind: Kind::Slave, partition }).filter(|_| !refused) {
+            if let Some(to) = self.believed_owner(node, Task { kind: Kind::Slave, partition }).filter(|_| !refused) {
                 let delay_ms = self.message_delay();
                 self.after(delay_ms, Event::Push { to, chunk: Box::new(chunk.clone()) });
             }
@@ -180,7 +184,7 @@ impl World {
                     _ => String::new(),
                 };
                 self.tell(|| format!("slave {id} of {partition} ends: {}", standing(self)));
-                return;
+                return self.actor_ended(id);
             }
         };
         self.send(Call { from: id, partition, what });

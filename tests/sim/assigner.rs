@@ -1,4 +1,4 @@
-//! Stands in for the master: says who owns which task, with epochs; notices dead nodes late, and living ones as dead.
+//! Stands in for the masters in worlds without: says who owns which task, with epochs; notices dead nodes late, and living ones as dead.
 //!
 //! Invariant: an epoch is given once, and later ones are higher.
 
@@ -19,6 +19,7 @@ pub enum Kind {
     Slave,
     Query,
     Capture,
+    Master,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +60,7 @@ impl World {
                 let core = Partition::new(partition, epoch, shop::catalog(), self.plan.slave.clone());
                 Role::Slave { core: Box::new(core), timer_ms: None }
             }
-            Kind::Query | Kind::Capture => panic!("{task:?} is not assigned"),
+            _ => panic!("{task:?} is not assigned"),
         };
         let id = self.new_actor(node, partition, role);
         self.tell(|| format!("assign {task:?} to node {node} as actor {id}, epoch {epoch}"));
@@ -94,11 +95,17 @@ impl World {
     }
 
     pub fn owner(&self, task: Task) -> Option<ActorId> {
+        if self.has_masters() {
+            return self.committed_owner(task);
+        }
         self.assigner.owners.get(&task)?.last().copied().filter(|id| self.actors.contains_key(id))
     }
 
-    /// Whom a sender takes for the owner: now and then the one before.
-    pub fn believed_owner(&mut self, task: Task) -> Option<ActorId> {
+    /// Whom a sender takes for the owner: as its node's directory says; without masters now and then the one before.
+    pub fn believed_owner(&mut self, from: NodeId, task: Task) -> Option<ActorId> {
+        if self.has_masters() {
+            return self.found_from(from, task);
+        }
         let owners = self.assigner.owners.get(&task)?;
         let stale = owners.len() > 1 && self.trouble && self.random.percent(10);
         let id = owners[owners.len() - 1 - usize::from(stale)];
@@ -107,6 +114,9 @@ impl World {
 
     /// A node was found to be lost: its tasks go to others.
     pub fn detect(&mut self, node: NodeId) {
+        if self.has_masters() {
+            return;
+        }
         let tasks: Vec<Task> =
             self.assigner.owners.keys().copied().filter(|task| task.kind == self.nodes[node].kind).collect();
         for task in tasks {

@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use holdfast::gate::lane;
 use holdfast::kv::ChunkRead;
+use holdfast::master::command::{Change, Command};
 use holdfast::model::applied::Admission;
 use holdfast::model::batch::{Batch, Chunk};
 use holdfast::model::id::{PartitionId, SourceId, Tip};
 use holdfast::model::position::{Position, Span};
 use holdfast::model::quality::Record;
+use holdfast::model::task::NodeState;
+use holdfast::net::control::{Directory, FromMaster};
 use holdfast::query::reading::PartitionRead;
 use holdfast::query::verdict::ServedBy;
 use holdfast::slave::exchange::{Input, SinkName};
@@ -44,9 +47,22 @@ pub enum Bug {
     CoverageThatIsNotThere,
     /// Blocks that the owner's predecessor left, and that are no more, are read.
     NoBase,
+    // Of the control plane.
+    /// Two tasks are given the same epoch.
+    EpochTwice,
+    /// A node is declared lost as soon as it is suspect.
+    LostOnSuspicion,
+    /// A member takes an older directory for a newer one.
+    OlderDirectory,
+    /// Nodes hear of moves before the masters have agreed.
+    DirectoryAhead,
+    /// A slave says that it has let go before all is published and saved.
+    ReleasedUnsaved,
+    /// A master says that something is written before it is.
+    AcknowledgedBeforeSync,
 }
 
-pub const BUGS: [Bug; 16] = [
+pub const BUGS: [Bug; 22] = [
     Bug::CheckpointByCursor,
     Bug::NoFence,
     Bug::Recount,
@@ -63,6 +79,12 @@ pub const BUGS: [Bug; 16] = [
     Bug::AcknowledgedUnheld,
     Bug::CoverageThatIsNotThere,
     Bug::NoBase,
+    Bug::EpochTwice,
+    Bug::LostOnSuspicion,
+    Bug::OlderDirectory,
+    Bug::DirectoryAhead,
+    Bug::ReleasedUnsaved,
+    Bug::AcknowledgedBeforeSync,
 ];
 
 impl World {
@@ -180,6 +202,33 @@ impl World {
                 batch.header.source = SourceId::Request(u128::from(chunk.id.number) << 8 | index as u128);
                 batch.header.span = Span::new(Position::ZERO, Position(batch.header.rows.into()));
             }
+        }
+    }
+
+    /// What a faulty governor makes of a decision.
+    pub fn before_proposing(&mut self, command: &mut Command) {
+        let Change::NodeStates(states) = &command.change else { return };
+        let suspect = states.iter().find(|(_, _, state)| *state == NodeState::Suspect);
+        if let Some((node, boot, _)) = suspect.filter(|_| self.bug == Some(Bug::LostOnSuspicion)) {
+            let (node, boot) = (node.clone(), *boot);
+            command.change = Change::NodeLost { node, boot, reason: "it is suspect".into(), moves: Vec::new() };
+        }
+    }
+
+    /// What a member understands.
+    pub fn before_following(&mut self, message: &mut FromMaster) {
+        match (self.bug, message) {
+            (Some(Bug::EpochTwice), FromMaster::Directory(directory)) => {
+                let tasks = &mut Arc::make_mut(directory).tasks;
+                tasks.iter_mut().for_each(|(_, assignment)| assignment.epoch &= !1);
+            }
+            (Some(Bug::OlderDirectory), FromMaster::Directory(directory)) => {
+                let past = self.control().past.get_or_insert_with(|| directory.clone()).clone();
+                if past.version < directory.version && past.tasks != directory.tasks && self.random.percent(10) {
+                    *directory = Arc::new(Directory { version: directory.version, ..(*past).clone() });
+                }
+            }
+            _ => {}
         }
     }
 

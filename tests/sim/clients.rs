@@ -114,7 +114,9 @@ impl World {
             hours: this.hours,
         };
         let keyed = key.is_some();
-        let gate = self.believed_owner(Task { kind: Kind::Gate, partition });
+        // Any node takes requests in, and passes them on.
+        let entry = if self.has_masters() { self.random.below(5) } else { 0 };
+        let gate = self.believed_owner(entry, Task { kind: Kind::Gate, partition });
         let lost = self.trouble && self.random.permille(self.plan.unsteady_permille);
         if lost {
             self.tally.hit(Fault::OfferLost);

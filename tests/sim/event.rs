@@ -9,6 +9,7 @@ use holdfast::model::id::Tip;
 
 use crate::calls::{ActorId, Call, Reply};
 use crate::clients::DeliveryId;
+use crate::control;
 use crate::faults::Repair;
 use crate::world::NodeId;
 
@@ -32,6 +33,7 @@ pub enum Event {
     Fault,
     Repair(Repair),
     Detect(NodeId),
+    Control(control::Event),
 }
 
 /// What becomes of a call on its way.
@@ -104,6 +106,7 @@ impl Event {
             Self::Fault => 17,
             Self::Repair(_) => 18,
             Self::Detect(_) => 19,
+            Self::Control(_) => 20,
         }
     }
 }

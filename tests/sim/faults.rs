@@ -13,6 +13,7 @@ use crate::assigner::{Kind, Task};
 use crate::calls::{TIERS, Tier};
 use crate::capture::CAPTURE_NODE;
 use crate::checkers::Violation;
+use crate::control::trouble::CONTROL_FAULTS;
 use crate::event::Event;
 use crate::shop;
 use crate::world::{Link, NodeId, Role, World};
@@ -42,6 +43,19 @@ pub enum Fault {
     HotLostWrites,
     HotEmptied,
     CacheEmptied,
+    // Of masters, nodes and the connections between them.
+    WireBroken,
+    /// Some nodes do not reach the others, both ways or one way.
+    Apart,
+    Deaf,
+    ActiveCrash,
+    ActiveStop,
+    MastersCrash,
+    SlowDisk,
+    /// By an operator.
+    Drain,
+    /// A node stops as it should, and is started again.
+    Leave,
     // What happens to messages.
     RequestLost,
     RequestLate,
@@ -102,6 +116,13 @@ pub struct Tally {
     pub mq_trims: u64,
     /// Partitions that said at the end that something is missing for good.
     pub stated: u64,
+    /// Of the control plane.
+    pub elections: u64,
+    pub restores: u64,
+    pub handovers: u64,
+    pub releases: u64,
+    pub farewells: u64,
+    pub moves: u64,
 }
 
 impl Tally {
@@ -132,6 +153,12 @@ impl Tally {
         self.cut_emissions += other.cut_emissions;
         self.mq_trims += other.mq_trims;
         self.stated += other.stated;
+        self.elections += other.elections;
+        self.restores += other.restores;
+        self.handovers += other.handovers;
+        self.releases += other.releases;
+        self.farewells += other.farewells;
+        self.moves += other.moves;
     }
 }
 
@@ -200,6 +227,7 @@ impl World {
                 let until_ms = self.random.between(300, 4_000);
                 self.after(until_ms, Event::Repair(Repair::Join(node, tier)));
             }
+            fault if CONTROL_FAULTS.contains(&fault) => self.make_control(fault),
             _ => self.lose(fault, partition),
         }
     }
@@ -266,6 +294,9 @@ impl World {
         for id in self.actors_on(node) {
             self.end_actor(id);
         }
+        if self.has_masters() {
+            self.end_process(node);
+        }
         let detected_ms = self.random.between(100, 1_500);
         let back_ms = self.random.between(100, 4_000);
         self.after(detected_ms, Event::Detect(node));
@@ -276,6 +307,9 @@ impl World {
     pub fn stop(&mut self, node: NodeId) {
         let for_ms = self.random.between(100, 4_000);
         self.nodes[node].stopped_until_ms = self.now_ms + for_ms;
+        if self.has_masters() {
+            self.let_starve_all_of(node);
+        }
         if for_ms > 500 && self.random.percent(60) {
             let detected_ms = self.random.between(500, 1_500);
             self.after(detected_ms, Event::Detect(node));
@@ -302,6 +336,7 @@ impl World {
                 self.asker.begin(actor, &self.plan.query);
             }
             CAPTURE_NODE => self.restart_capture(),
+            _ if self.has_masters() => self.start_process(node),
             // If nobody took its tasks over, it gets them back.
             _ => self.detect(node),
         }
@@ -312,6 +347,9 @@ impl World {
         self.tell(|| "trouble ends".into());
         self.trouble = false;
         self.tiers.heal();
+        if self.has_masters() {
+            return self.end_control_trouble();
+        }
         for node in 0..self.nodes.len() {
             self.nodes[node].slowness = 1;
             self.nodes[node].links = [Link::Good; 4];
@@ -329,7 +367,7 @@ impl World {
 
     /// Is every answer exact again, or is it stated for good what is missing?
     pub fn is_restored(&mut self) -> bool {
-        if !self.is_captured() {
+        if !self.is_captured() || self.unsettled().is_some() {
             return false;
         }
         shop::partitions().all(|partition| {
@@ -350,7 +388,7 @@ impl World {
     }
 
     pub fn not_restored(&self) -> Violation {
-        let mut text = format!("captured: {}", self.is_captured());
+        let mut text = format!("captured: {}, unsettled: {:?}", self.is_captured(), self.unsettled());
         for partition in shop::partitions() {
             let owner = self.owner(Task { kind: Kind::Slave, partition });
             if let Some(Role::Slave { core, .. }) = owner.and_then(|id| self.actors.get(&id)).map(|actor| &actor.role) {

@@ -16,6 +16,7 @@ mod calls;
 mod capture;
 mod checkers;
 mod clients;
+mod control;
 mod event;
 mod faults;
 mod network;

@@ -7,8 +7,9 @@ use std::sync::{Arc, LazyLock};
 use holdfast::backoff::Backoff;
 use holdfast::config::{Config, DEFAULTS};
 use holdfast::model::units::{ByteSize, Millis};
-use holdfast::{gate, query, slave};
+use holdfast::{gate, master, query, slave};
 
+use crate::control::trouble::CONTROL_FAULTS;
 use crate::faults::{FAULTS, Fault};
 use crate::random::Random;
 
@@ -37,9 +38,14 @@ pub struct Plan {
     pub ask_every_ms: i64,
     /// How many requests name themselves by a key, percent.
     pub keyed_percent: u64,
+    /// Do masters give out the tasks?
+    pub masters: Option<master::settings::Settings>,
     /// How soon all must be exact once faults have ended.
     pub restored_within_ms: i64,
 }
+
+/// Masters cost time: every so many seeds have them, the others assign tasks without.
+pub const SEEDS_PER_CONTROL: u64 = 2;
 
 static SHIPPED: LazyLock<Config> = LazyLock::new(|| toml::from_str(DEFAULTS).expect("the shipped configuration"));
 
@@ -81,6 +87,7 @@ impl Plan {
             skip_cache_percent: 10,
             pushes_lost: false,
             keyed_percent: 50,
+            masters: None,
             restored_within_ms: 15_000,
         }
     }
@@ -105,7 +112,22 @@ impl Plan {
             1 => plan.query.stale_after = Millis(300),
             _ => {}
         }
+        if seed.is_multiple_of(SEEDS_PER_CONTROL) {
+            plan.give_masters();
+        }
         plan
+    }
+
+    /// Masters give out the tasks, and can fail as everything else.
+    pub fn give_masters(&mut self) {
+        let shipped = SHIPPED.master.clone();
+        // Snapshots come often enough to be seen.
+        self.masters = Some(master::settings::Settings { compact_entries: 30, keep_entries: 8, ..shipped });
+        if !self.faults.is_empty() {
+            self.faults.retain(|fault| *fault != Fault::Reassign);
+            self.faults.extend_from_slice(CONTROL_FAULTS);
+        }
+        self.restored_within_ms = 25_000;
     }
 
     /// Tiers forget soon what they need not hold.

@@ -17,6 +17,7 @@ use crate::calls::ActorId;
 use crate::capture::Capture;
 use crate::checkers::{Checked, Checkers, Violation};
 use crate::clients::{Clients, DeliveryId};
+use crate::control::{Control, MASTERS};
 use crate::event::{Event, Scheduled};
 use crate::faults::Tally;
 use crate::plan::Plan;
@@ -89,7 +90,9 @@ pub struct World {
     pub tiers: Tiers,
     pub truth: Truth,
     pub checkers: Checkers,
+    /// Gives out tasks by itself; in worlds without masters only.
     pub assigner: Assigner,
+    pub control: Option<Control>,
     pub clients: Clients,
     pub capture: Capture,
     pub asker: Asker,
@@ -121,28 +124,33 @@ impl World {
 
     pub fn with_plan(seed: u64, plan: Plan) -> Self {
         let mut random = Random::new(seed);
-        let kinds = [Kind::Gate, Kind::Gate, Kind::Slave, Kind::Slave, Kind::Slave, Kind::Query, Kind::Capture];
-        let nodes = kinds.map(|kind| Node {
+        let mut kinds = vec![Kind::Gate, Kind::Gate, Kind::Slave, Kind::Slave, Kind::Slave, Kind::Query, Kind::Capture];
+        if plan.masters.is_some() {
+            kinds.extend(MASTERS.map(|_| Kind::Master));
+        }
+        let node = |kind| Node {
             kind,
             is_up: true,
             stopped_until_ms: i64::MIN,
             slowness: 1,
             links: [Link::Good; 4],
             clock_off_ms: random.between(-plan.clock_off_ms, plan.clock_off_ms),
-        });
+        };
+        let nodes: Vec<Node> = kinds.into_iter().map(node).collect();
         let tiers = Tiers::new(plan.cache_bytes, plan.gate.read_bytes.bytes(), plan.slave.kv_read_bytes.bytes());
         let mut world = Self {
             bug: None,
             now_ms: START_MS,
             numbers: 0,
             events: BinaryHeap::new(),
-            nodes: nodes.into(),
+            nodes,
             actors: HashMap::new(),
             actors_ever: 0,
             tiers,
             truth: Truth::new(),
             checkers: Checkers::new(2 * plan.clock_off_ms),
             assigner: Assigner::default(),
+            control: plan.masters.clone().map(Control::new),
             clients: Clients::default(),
             capture: Capture::new(),
             asker: Asker::new(&plan.query),
@@ -164,10 +172,11 @@ impl World {
     fn begin(&mut self) {
         self.asker.actor = self.new_actor(5, PartitionId(0), Role::Other);
         self.capture.actor = self.new_actor(6, PartitionId(0), Role::Other);
-        for partition in shop::partitions() {
-            for kind in [Kind::Gate, Kind::Slave] {
-                self.assign(Task { kind, partition });
-            }
+        if self.has_masters() {
+            self.begin_control();
+        } else {
+            let tasks = shop::partitions().flat_map(|partition| [Kind::Gate, Kind::Slave].map(|kind| Task { kind, partition }));
+            tasks.for_each(|task| self.assign(task));
         }
         if self.plan.push_every_ms < NEVER_MS {
             self.after(1, Event::Shop);
@@ -273,6 +282,7 @@ impl World {
             Event::Fault => self.fault(),
             Event::Repair(repair) => self.repair(repair),
             Event::Detect(node) => self.detect(node),
+            Event::Control(event) => self.happen(event),
         }
     }
 

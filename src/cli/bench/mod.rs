@@ -3,7 +3,9 @@
 //! Invariant: every figure in the README is printed by one of these names.
 
 mod client;
+mod cluster;
 mod engine;
+mod failover;
 mod fleet;
 mod http;
 mod join;
@@ -15,6 +17,7 @@ mod process;
 mod scale;
 mod stages;
 mod stats;
+mod traffic;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -67,6 +70,18 @@ enum Name {
         #[arg(long, default_value_t = 3)]
         runs: u32,
     },
+    /// How long a cluster of processes lacks what was killed or stopped: masters, slaves, gates, query nodes.
+    Failover {
+        /// Of each kind.
+        #[arg(long, default_value_t = 100)]
+        kills: u32,
+        /// Of state that slaves have to take over.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u64,
+        /// Only these [default: all].
+        #[arg(long, value_delimiter = ',')]
+        kinds: Vec<failover::Kind>,
+    },
     /// Resident memory after one and two days of the same load.
     Memory {
         #[arg(long, default_value_t = 5_000_000)]
@@ -95,6 +110,7 @@ impl Bench {
                 scale::eight_slaves(rows, runs.max(1)).await?;
                 join::join(rows, runs.max(1)).await
             }
+            Name::Failover { kills, rows, kinds } => failover::failover(kills, rows, kinds).await,
             Name::Memory { rows } => pipeline::memory(rows).await,
         }
     }

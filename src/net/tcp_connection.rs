@@ -24,6 +24,7 @@ use super::streams::Read;
 use super::tcp_entry::{Entered, FrameReader, Halves, Writer};
 use super::tcp_handlers::Handlers;
 use super::tcp_stream::{StreamReader, StreamWakers, StreamWriter, ends};
+use crate::clock::instant;
 use crate::locks::lock;
 
 /// Written to the socket at once.
@@ -309,6 +310,7 @@ impl Connection {
 
     async fn write(&self, mut io: Writer, alive: Duration) -> String {
         let mut out = BytesMut::with_capacity(WRITE_BYTES);
+        let mut spoke = instant();
         loop {
             let closing = {
                 let mut shared = lock(&self.shared);
@@ -317,7 +319,9 @@ impl Connection {
                 shared.closing.clone()
             };
             if out.is_empty() && closing.is_none() {
-                if timeout(alive, self.wake.notified()).await.is_ok() {
+                // It is woken by whatever it hears, too: that must not keep it silent.
+                let left = alive.saturating_sub(spoke.elapsed());
+                if !left.is_zero() && timeout(left, self.wake.notified()).await.is_ok() {
                     continue;
                 }
                 frame::encode(FrameKind::Alive, &[], &mut out);
@@ -330,6 +334,7 @@ impl Connection {
                 return error.to_string();
             }
             out.clear();
+            spoke = instant();
             self.answers_left.notify_waiters();
             if let Some(reason) = closing {
                 // The peer may be gone already.

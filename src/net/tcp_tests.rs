@@ -2,6 +2,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::model::units::Millis;
 use crate::net::fixture_tests::*;
 use crate::net::frame::{self, FrameKind, MAGIC, VERSION};
 use crate::net::link::RefusalKind;
@@ -220,6 +221,19 @@ async fn a_silent_peer_is_noticed_within_the_configured_time() {
     assert!((800..5_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     drop(halves);
     assert!(pair.link.state().borrow().peer().is_some(), "a peer that has nothing to say but is alive stays");
+}
+
+#[tokio::test]
+async fn a_node_that_hears_much_and_has_nothing_to_say_is_not_taken_for_silent() {
+    let settings = Settings { silence: Millis(400), ..Settings::for_tests() };
+    let pair = pair_with(node_with(identity("a"), settings), node("b")).await;
+    until_up(&pair.link).await;
+    let first = pair.link.state().borrow().clone();
+    for _ in 0..50 {
+        pair.link.send(ECHO, "x".into()).expect("it is connected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(*pair.link.state().borrow(), first);
 }
 
 #[tokio::test]

@@ -234,6 +234,19 @@ async fn a_silent_peer_is_noticed_within_the_configured_time() {
 }
 
 #[tokio::test]
+async fn a_node_that_hears_much_and_has_nothing_to_say_is_not_taken_for_silent() {
+    let settings = Settings { silence: Millis(400), ..Settings::for_tests() };
+    let pair = pair_with(node_with(identity("a"), settings), node("b")).await;
+    until_up(&pair.link).await;
+    let first = pair.link.state().borrow().clone();
+    for _ in 0..50 {
+        pair.link.send(ECHO, "x".into()).expect("it is connected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(*pair.link.state().borrow(), first);
+}
+
+#[tokio::test]
 async fn a_link_comes_back_when_the_listener_does() {
     let Pair { link, services, listener, listening, _dialer } = pair().await;
     let first = services.link().expect("connected");

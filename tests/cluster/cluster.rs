@@ -30,6 +30,9 @@ pub struct Cluster {
     _alone: MutexGuard<'static, ()>,
 }
 
+/// (kind, partition) → (owner, epoch).
+pub type Owners = BTreeMap<(String, u64), (Option<String>, u64)>;
+
 /// A free port that the system gives to nobody by itself: it must be free again after a kill.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -171,7 +174,7 @@ impl Cluster {
     }
 
     /// (kind, partition) → (owner, epoch), as this node has it.
-    pub fn owners(&self, name: &str) -> Result<BTreeMap<(String, u64), (Option<String>, u64)>, String> {
+    pub fn owners(&self, name: &str) -> Result<Owners, String> {
         let view = self.view(name)?;
         let tasks = view["tasks"].as_array().ok_or("no tasks")?;
         let text = |value: &Value| value.as_str().map(str::to_owned);

@@ -22,7 +22,7 @@ fn a_gate_dies_and_its_clients_need_one_retry_that_counts_once() {
     let report = flow.end();
     // The client takes the gates in turn: the next attempt is at the other one.
     assert!(report.most_attempts <= 2, "{report:?}");
-    assert!(report.slowest < Duration::from_secs(4), "{report:?}");
+    assert!(report.slowest < Duration::from_secs(10), "{report:?}");
     cluster.next = report.next;
     cluster.assert_truth(&QUERIES);
 }

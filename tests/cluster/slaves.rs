@@ -23,7 +23,7 @@ fn a_slave_dies_and_what_it_had_is_exact_elsewhere() {
     }
     let report = flow.end();
     assert_eq!(report.errors, [] as [&str; 0], "writers noticed it");
-    assert!(report.oldest < Duration::from_secs(6), "{report:?}");
+    assert!(report.oldest < Duration::from_secs(10), "{report:?}");
     cluster.next = report.next;
     cluster.assert_truth(&QUERIES);
 }
@@ -68,7 +68,7 @@ fn a_slave_joins_what_runs_in_one_process_and_leaves_it() {
     cluster.wait_share("up", "local", 16);
     let report = flow.end();
     assert_eq!(report.errors, [] as [&str; 0], "writers noticed it");
-    assert!(report.oldest < Duration::from_secs(5), "{report:?}");
+    assert!(report.oldest < Duration::from_secs(10), "{report:?}");
     cluster.next = report.next;
     cluster.assert_truth(&["up"]);
 }

@@ -15,8 +15,9 @@ use super::orders::{CHANNELS, HEADER, MERCHANTS};
 use crate::clock::{Clock, instant};
 use crate::locks::lock;
 
-const ROWS: u64 = 128;
-const PAUSE: Duration = Duration::from_millis(10);
+const ROWS: u64 = 64;
+/// What answers lack under heavy load is another figure.
+const PAUSE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(20);
 /// The traffic's own day: few blocks are read, and every partition's record.
 const SQL: &str = "select sum(orders) as n from gmv_hour where window_start >= '2026-11-02 00:00:00'";

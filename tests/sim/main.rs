@@ -1,4 +1,4 @@
-//! The simulator: production cores of gate, slave and query on memory tiers, in virtual time, under faults that one seed
+//! The simulator: production cores of gate, slave, query, master and member on memory tiers, in virtual time, under faults that one seed
 //! decides. Checkers stand apart from stories and compare all the time with the ground truth (design §3, §10).
 //!
 //! Invariant: the same seed gives the same run. `HOLDFAST_SIM_SEED=… cargo test --release --test sim replay -- --nocapture`

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::bugs::{BUGS, Bug};
 use crate::checkers::Violation;
+use crate::control::trouble::CONTROL_FAULTS;
 use crate::faults::{FAULTS, Fault, Tally};
 use crate::world::{Outcome, World};
 
@@ -95,7 +96,7 @@ fn assert_everything_was_hit(tally: &Tally, seeds: u64) {
         Fault::OfferLost,
         Fault::OfferAnswerLost,
     ];
-    for fault in FAULTS.iter().chain(&OF_MESSAGES) {
+    for fault in FAULTS.iter().chain(&OF_MESSAGES).chain(CONTROL_FAULTS) {
         assert!(
             tally.faults.get(fault).is_some_and(|times| *times > seeds / 10),
             "{fault:?} hardly happened: {tally:?}"
@@ -108,6 +109,8 @@ fn assert_everything_was_hit(tally: &Tally, seeds: u64) {
     let rare = [tally.accepted, tally.duplicates, tally.refused, tally.copies, tally.voids, tally.cut_emissions];
     assert!(rare.iter().all(|times| *times > seeds / 2), "{tally:?}");
     assert!(tally.mq_trims > seeds / 10, "{tally:?}");
+    let of_masters = [tally.elections, tally.handovers, tally.releases, tally.farewells, tally.moves];
+    assert!(of_masters.iter().all(|times| *times > seeds / 10) && tally.restores > seeds / 50, "{tally:?}");
 }
 
 #[test]

@@ -175,7 +175,8 @@ impl World {
         if self.has_masters() {
             self.begin_control();
         } else {
-            let tasks = shop::partitions().flat_map(|partition| [Kind::Gate, Kind::Slave].map(|kind| Task { kind, partition }));
+            let tasks =
+                shop::partitions().flat_map(|partition| [Kind::Gate, Kind::Slave].map(|kind| Task { kind, partition }));
             tasks.for_each(|task| self.assign(task));
         }
         if self.plan.push_every_ms < NEVER_MS {

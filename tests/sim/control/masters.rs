@@ -385,7 +385,10 @@ impl World {
     /// A node's word comes over a wire.
     pub fn node_says(&mut self, wire: usize, connection: Option<u64>, node: NodeId, message: FromNode) {
         let from = self.control().wires.all[wire].dialer;
-        self.watch_heard(node, from);
+        // Only these say that it lives.
+        if matches!(message, FromNode::Hello { .. } | FromNode::Beat { .. }) {
+            self.watch_heard(node, from);
+        }
         let Some(running) = self.running(node) else { return };
         let of = |links: &Vec<(u64, usize)>| links.iter().any(|(it, _)| Some(*it) == connection);
         let Some(session) = running.sessions.links.iter().find(|(_, links)| of(links)).map(|(it, _)| *it) else {
@@ -413,7 +416,8 @@ impl World {
             return;
         }
         self.soon(300, Event::Drain { node, draining });
-        let active = MASTERS.into_iter().find(|master| self.control.as_ref().expect("it has").masters[master].is_active());
+        let active =
+            MASTERS.into_iter().find(|master| self.control.as_ref().expect("it has").masters[master].is_active());
         if let Some(master) = active.filter(|master| self.nodes[*master].stopped_until_ms <= self.now_ms) {
             let running = self.running(master).expect("it is active");
             running.last_ask += 1;

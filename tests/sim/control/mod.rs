@@ -43,21 +43,51 @@ pub struct Control {
 /// What happens in it.
 pub enum Event {
     /// A master's and a member's time passes.
-    MasterTick { node: NodeId, life: u64 },
-    MemberTick { node: NodeId, boot: BootId },
+    MasterTick {
+        node: NodeId,
+        life: u64,
+    },
+    MemberTick {
+        node: NodeId,
+        boot: BootId,
+    },
     /// A master's disk has written.
-    Synced { node: NodeId, life: u64, number: u64 },
+    Synced {
+        node: NodeId,
+        life: u64,
+        number: u64,
+    },
     /// Something may have come to the end of a wire.
-    Flow { wire: usize, up: bool },
+    Flow {
+        wire: usize,
+        up: bool,
+    },
     Told(Told),
-    Dial { wire: usize },
+    Dial {
+        wire: usize,
+    },
     /// Nothing was heard on it for so long that its ends give it up.
-    Starve { wire: usize, connection: u64 },
-    Ended { node: NodeId, boot: BootId, work: holdfast::member::work::Work },
-    Heal { from: NodeId, to: NodeId },
-    QuickenDisk { node: NodeId },
+    Starve {
+        wire: usize,
+        connection: u64,
+    },
+    Ended {
+        node: NodeId,
+        boot: BootId,
+        work: holdfast::member::work::Work,
+    },
+    Heal {
+        from: NodeId,
+        to: NodeId,
+    },
+    QuickenDisk {
+        node: NodeId,
+    },
     /// An operator takes a node away, or gives it back.
-    Drain { node: NodeId, draining: bool },
+    Drain {
+        node: NodeId,
+        draining: bool,
+    },
 }
 
 impl Control {

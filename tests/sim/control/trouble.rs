@@ -27,7 +27,7 @@ pub const CONTROL_FAULTS: &[Fault] = &[
     Fault::Leave,
 ];
 
-/// Nodes that are never drained: of each kind somebody can take everything.
+/// Nodes that are never drained and never leave: of each kind somebody can take everything.
 const STAY: [NodeId; 2] = [0, 2];
 
 impl World {
@@ -75,8 +75,9 @@ impl World {
                 }
             }
             Fault::Leave => {
-                if !members.is_empty() {
-                    let node = *self.random.pick(&members);
+                let may: Vec<NodeId> = members.into_iter().filter(|node| !STAY.contains(node)).collect();
+                if !may.is_empty() {
+                    let node = *self.random.pick(&may);
                     if self.nodes[node].stopped_until_ms <= self.now_ms {
                         self.leave(node);
                     }
@@ -88,7 +89,8 @@ impl World {
 
     /// Some do not reach the others, or are not heard by them.
     fn part(&mut self, both_ways: bool) {
-        let all: Vec<NodeId> = (0..self.nodes.len()).filter(|node| self.is_member(*node) || MASTERS.contains(node)).collect();
+        let all: Vec<NodeId> =
+            (0..self.nodes.len()).filter(|node| self.is_member(*node) || MASTERS.contains(node)).collect();
         let side: Vec<NodeId> = match self.random.below(3) {
             0 => vec![*self.random.pick(&MASTERS)],
             1 => vec![*self.random.pick(&all)],

@@ -44,8 +44,6 @@ pub struct Watch {
     unfinished: BTreeSet<(NodeId, Work)>,
     contacts: HashMap<(NodeId, NodeId, BootId), Contact>,
     activated_ms: HashMap<NodeId, i64>,
-    /// Tasks that went from one owner to another.
-    pub moves: u64,
 }
 
 /// How a master hears a process.
@@ -76,7 +74,8 @@ impl World {
         let hash = crc32fast::hash(command);
         let watch = self.watch();
         if *watch.commands.entry(index).or_insert(hash) != hash {
-            return self.breaks("masters", format!("n{node} applies another command at {index} than was applied before"));
+            return self
+                .breaks("masters", format!("n{node} applies another command at {index} than was applied before"));
         }
         if index <= watch.index {
             return;
@@ -84,12 +83,12 @@ impl World {
         watch.index = index;
         let effects = watch.catalog.apply(Command::decode(command).expect("a command"));
         let mut twice = None;
-        let mut moves = false;
+        let (mut moves, mut moved) = (false, 0);
         for effect in effects {
             let command::Effect::Assigned { task, now, before } = effect else { continue };
             moves = true;
             let Some(owner) = &now.owner else { continue };
-            watch.moves += u64::from(before.is_some_and(|before| before.owner.is_some_and(|before| before != *owner)));
+            moved += u64::from(before.is_some_and(|before| before.owner.is_some_and(|before| before != *owner)));
             let boot = watch.catalog.node(owner).map_or(0, |node| node.profile.boot);
             let to = (task.clone(), owner.clone(), boot);
             let first = watch.given.entry(now.epoch).or_insert_with(|| to.clone());
@@ -101,6 +100,7 @@ impl World {
             let tasks = watch.catalog.tasks().map(|(task, it)| (task.clone(), it.clone())).collect();
             watch.decided.insert(index, Arc::new(tasks));
         }
+        self.tally.moves += moved;
         if let Some(text) = twice {
             self.breaks("I5", text);
         }
@@ -147,7 +147,8 @@ impl World {
         let silent = now_ms - heard_ms + slack_ms >= silence_ms;
         let away = closed_ms.is_some_and(|closed_ms| now_ms - closed_ms + slack_ms >= grace_ms);
         if !silent && !away {
-            let text = format!("n{master} declares {node} lost that it heard {} ms ago: {contact:?}", now_ms - heard_ms);
+            let text =
+                format!("n{master} declares {node} lost that it heard {} ms ago: {contact:?}", now_ms - heard_ms);
             self.breaks("masters", text);
         }
     }
@@ -164,7 +165,8 @@ impl World {
         }
         let decided = watch.decided.range(..=directory.version).next_back().map(|(_, tasks)| tasks);
         let is_decided = decided.map_or(directory.tasks.is_empty(), |tasks| **tasks == directory.tasks);
-        let known = watch.index >= directory.version;
+        // The beginning, before any command.
+        let known = directory.version <= watch.index.max(1);
         if directory.version <= before {
             let text = format!("n{node} follows directory {} after {before}", directory.version);
             self.breaks("I5", text);
@@ -210,19 +212,19 @@ impl World {
         let runs = self.control().members.get(&node).is_some_and(|member| member.works.keys().any(is_it));
         let unfinished = self.watch().unfinished.iter().any(|(it, work)| *it == node && is_it(work));
         if runs || unfinished {
-            self.breaks("handover", format!("n{node} says that it has let go of {task} of {epoch}, and has not finished"));
+            self.breaks(
+                "handover",
+                format!("n{node} says that it has let go of {task} of {epoch}, and has not finished"),
+            );
         }
         self.tally.releases += 1;
     }
 
-    /// Whoever may go has nothing any more.
+    /// Whoever goes has handed over all that it had. What masters decide at that moment it does not know.
     pub fn watch_farewell(&mut self, node: NodeId) {
-        let me = name(node);
-        let boot = self.life_of(node);
-        let catalog = &self.watch().catalog;
-        let is_me = catalog.node(&me).is_some_and(|it| Some(it.profile.boot) == boot);
-        if is_me && catalog.tasks().any(|(_, it)| it.owner.as_ref() == Some(&me)) {
-            self.breaks("drain", format!("n{node} goes, and still owns a task"));
+        let works: Vec<Work> = self.control().members[&node].works.keys().cloned().collect();
+        if !works.is_empty() {
+            self.breaks("drain", format!("n{node} goes, and still does {works:?}"));
         }
         self.tally.farewells += 1;
     }

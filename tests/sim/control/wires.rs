@@ -59,7 +59,14 @@ pub struct Told {
 
 impl Wires {
     pub fn add(&mut self, dialer: NodeId, listener: NodeId) {
-        self.all.push(Wire { dialer, listener, connection: None, lives: [0; 2], queues: Default::default(), dialing: false });
+        self.all.push(Wire {
+            dialer,
+            listener,
+            connection: None,
+            lives: [0; 2],
+            queues: Default::default(),
+            dialing: false,
+        });
     }
 
     pub fn between(&self, dialer: NodeId, listener: NodeId) -> usize {
@@ -207,8 +214,9 @@ impl World {
         self.control().wires.cut.insert((from, to));
         self.soon(for_ms, Event::Heal { from, to });
         let touches = |it: &Wire| (it.dialer, it.listener) == (from, to) || (it.dialer, it.listener) == (to, from);
-        let wires: Vec<usize> =
-            (0..self.control().wires.all.len()).filter(|wire| touches(&self.control.as_ref().expect("it has").wires.all[*wire])).collect();
+        let wires: Vec<usize> = (0..self.control().wires.all.len())
+            .filter(|wire| touches(&self.control.as_ref().expect("it has").wires.all[*wire]))
+            .collect();
         wires.into_iter().for_each(|wire| self.let_starve(wire));
     }
 

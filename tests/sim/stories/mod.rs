@@ -9,6 +9,7 @@ mod every_tier_is_down;
 mod group_vanishes;
 mod kv_is_away_for_long;
 mod kv_lost_writes;
+mod masters;
 mod mq_forgets_too_early;
 mod push_lost;
 mod torn_snapshot;

@@ -23,6 +23,8 @@ mod fixture_tests;
 pub mod frame;
 pub mod handshake;
 pub mod hello;
+#[cfg(test)]
+mod hostile_tests;
 mod incoming;
 mod lane;
 pub mod link;

@@ -207,23 +207,14 @@ impl World {
         let life = running.life;
         let delay_ms = self.random.between(1, disk_ms);
         self.soon(delay_ms, Event::Synced { node, life, number });
-        if self.bug == Some(Bug::AcknowledgedBeforeSync) {
-            // Said to be there, and it is not: see `synced`.
-            self.soon(0, Event::Synced { node, life, number: 0 });
-        }
     }
 
     pub fn synced(&mut self, node: NodeId, life: u64, number: u64) {
         if self.life_of(node) != Some(life) {
             return;
         }
-        let hasty = self.bug == Some(Bug::AcknowledgedBeforeSync);
         let master = self.control().masters.get_mut(&node).expect("a master");
         let running = master.running.as_mut().expect("it lives");
-        if hasty && number == 0 {
-            let Some(last) = running.unsynced.back().copied() else { return };
-            return self.consensus(node, Input::Persisted(last));
-        }
         while running.unsynced.front().is_some_and(|waiting| *waiting <= number) {
             running.unsynced.pop_front();
             master.journal.sync_one();

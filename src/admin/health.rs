@@ -132,9 +132,7 @@ impl Found<'_> {
                 };
                 let (its, it) = if names.len() == 1 { ("Its", "it") } else { ("Their", "them") };
                 let advice = match state {
-                    NodeState::Lost => format!(
-                        "{its} tasks are given to others. Start {it} again; who is gone for good can be forgotten."
-                    ),
+                    NodeState::Lost => format!("{its} tasks are given to others. Start {it} again."),
                     _ => "The connection was closed. In a moment it is back, or the tasks are given to others."
                         .to_owned(),
                 };

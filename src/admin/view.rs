@@ -33,7 +33,7 @@ pub struct ClusterView {
     /// RFC 3339, UTC: since when no active master is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_master_since: Option<String>,
-    /// Grows with each change of the active master; a process alone counts its starts.
+    /// Grows with each election of an active master.
     pub term: u64,
     /// What is not as it should be, the worst first; nothing in a healthy cluster.
     #[serde(default)]

@@ -1,7 +1,7 @@
 //! The data folder: locked by one process at a time, bound to the definitions it was made with, counting its starts.
 //!
-//! Invariant: two processes never write to one folder; a start's number is on disk before anybody uses it as an epoch,
-//! so that no epoch is ever used twice (design I5); data is never read with definitions it was not written with.
+//! Invariant: two processes never write to one folder; data is never read with definitions it was not written with. The
+//! number of starts is for people: the epochs of tasks come from the masters' catalog.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -55,7 +55,7 @@ struct State {
 #[derive(Debug)]
 pub struct DataDir {
     folder: PathBuf,
-    /// Grows with each start: the epoch of this process's tasks.
+    /// How often the folder was started, this time included. No task's epoch.
     pub epoch: Epoch,
     _lock: File,
 }

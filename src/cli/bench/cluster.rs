@@ -28,6 +28,7 @@ struct Node {
 /// All of them, and a client.
 pub struct Cluster {
     folder: PathBuf,
+    logs: PathBuf,
     nodes: BTreeMap<String, Node>,
     pub client: reqwest::Client,
 }
@@ -56,8 +57,9 @@ fn free_ports(count: usize) -> Result<Vec<u16>> {
 }
 
 impl Cluster {
-    /// Three masters, a store, two gates, three slaves and two query nodes of this very program; whole.
-    pub async fn start(folder: &Path, definition: &str) -> Result<Self> {
+    /// Three masters, a store, two gates, three slaves and two query nodes of this very program; whole. Their logs
+    /// go to `logs`.
+    pub async fn start(folder: &Path, logs: &Path, definition: &str) -> Result<Self> {
         std::fs::write(folder.join("bench.toml"), format!("{definition}\n[http]\nworkers = 1\n"))?;
         let names = MASTERS.iter().chain(&["store"]).chain(&GATES).chain(&SLAVES).chain(&QUERIES);
         let names: Vec<&str> = names.copied().collect();
@@ -66,7 +68,7 @@ impl Cluster {
         let address = |port: &u16| format!("127.0.0.1:{port}");
         let join = masters.iter().map(address).collect::<Vec<_>>().join(",");
         let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
-        let mut cluster = Self { folder: folder.to_owned(), nodes: BTreeMap::new(), client };
+        let mut cluster = Self { folder: folder.to_owned(), logs: logs.to_owned(), nodes: BTreeMap::new(), client };
         for (index, (name, port)) in names.iter().zip(http).enumerate() {
             let role = name.split('-').next().unwrap_or(name);
             let mut arguments = ["node", "--config", "bench.toml", "--role", role, "--name", name, "--data", name]
@@ -85,7 +87,7 @@ impl Cluster {
 
     /// Starts a process that does not run.
     pub fn run(&mut self, name: &str) -> Result<()> {
-        let log = std::fs::File::options().create(true).append(true).open(self.folder.join(format!("{name}.log")))?;
+        let log = std::fs::File::options().create(true).append(true).open(self.logs.join(format!("{name}.log")))?;
         let folder = self.folder.clone();
         let node = self.node(name)?;
         let child = Command::new(std::env::current_exe()?)
@@ -139,7 +141,7 @@ impl Cluster {
         loop {
             for (name, node) in &mut self.nodes {
                 if let Some(status) = node.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                    let log = std::fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default();
+                    let log = std::fs::read_to_string(self.logs.join(format!("{name}.log"))).unwrap_or_default();
                     let lines: Vec<&str> = log.lines().collect();
                     bail!("{name} ended ({status}):\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
                 }

@@ -3,6 +3,9 @@
 //! Invariant: rows flow and answers are checked all the time; a figure is taken from a whole cluster, by a client, from the
 //! moment of the signal.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -60,12 +63,20 @@ impl Kind {
 }
 
 /// Does it `kills` times for each kind, with `rows` rows of state; none: all kinds.
-pub async fn failover(kills: u32, rows: u64, kinds: Vec<Kind>) -> Result<()> {
+/// The processes' logs go to `logs`, with a list of all kills.
+pub async fn failover(kills: u32, rows: u64, kinds: Vec<Kind>, logs: Option<PathBuf>) -> Result<()> {
     println!("{}", machine::describe());
     machine::wait_until_idle().await;
     let folder = tempfile::tempdir()?;
-    let cluster = Cluster::start(folder.path(), orders::DEFINITION).await?;
-    let mut bench = Failover { traffic: Traffic::start(&cluster), cluster, most_attempts: 0, turn: 0 };
+    let list = match &logs {
+        None => None,
+        Some(logs) => {
+            std::fs::create_dir_all(logs).with_context(|| format!("creating {}", logs.display()))?;
+            Some(File::create(logs.join("kills.txt"))?)
+        }
+    };
+    let cluster = Cluster::start(folder.path(), logs.as_deref().unwrap_or(folder.path()), orders::DEFINITION).await?;
+    let mut bench = Failover { traffic: Traffic::start(&cluster), cluster, list, most_attempts: 0, turn: 0 };
     bench.load(rows).await?;
     println!(
         "{} masters, a store, {} gates, {} slaves, {} query nodes; {} rows of state; each kind {kills} times",
@@ -102,6 +113,7 @@ struct Failover {
     // Before the cluster: its clients end first.
     traffic: Traffic,
     cluster: Cluster,
+    list: Option<File>,
     /// Of the kind that was measured last.
     most_attempts: u32,
     turn: usize,
@@ -146,6 +158,13 @@ impl Failover {
         if signal == "KILL" { self.cluster.kill(name) } else { self.cluster.signal(name, signal) }
     }
 
+    /// Notes in the list that `victim` was killed or stopped `took` ago.
+    fn note(&mut self, kind: Kind, victim: &str, took: Duration) -> Result<()> {
+        let Some(list) = &mut self.list else { return Ok(()) };
+        let at = chrono::Utc::now() - took;
+        Ok(writeln!(list, "{} {victim} {kind:?} {} ms", at.format("%FT%T%.3fZ"), took.as_millis())?)
+    }
+
     fn bring_back(&mut self, name: &str, signal: &str) -> Result<()> {
         if signal == "KILL" { self.cluster.run(name) } else { self.cluster.signal(name, "CONT") }
     }
@@ -172,6 +191,7 @@ impl Failover {
             }
         };
         drop(asked);
+        self.note(if signal == "KILL" { Kind::MasterKilled } else { Kind::MasterStopped }, &active, took)?;
         self.bring_back(&active, signal)?;
         Ok(took)
     }
@@ -182,6 +202,7 @@ impl Failover {
         self.end(victim, signal)?;
         self.traffic.exact(begun_ms + 1).await?;
         let took = begun.elapsed();
+        self.note(if signal == "KILL" { Kind::SlaveKilled } else { Kind::SlaveStopped }, victim, took)?;
         self.bring_back(victim, signal)?;
         if signal != "KILL" {
             tokio::time::sleep(HARM).await;

@@ -19,6 +19,8 @@ mod stages;
 mod stats;
 mod traffic;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -81,6 +83,9 @@ enum Name {
         /// Only these [default: all].
         #[arg(long, value_delimiter = ',')]
         kinds: Vec<failover::Kind>,
+        /// Keeps the processes' logs in this folder, and notes there each kill: when, who, and how long it took.
+        #[arg(long, value_name = "FOLDER")]
+        logs: Option<PathBuf>,
     },
     /// Resident memory after one and two days of the same load.
     Memory {
@@ -110,7 +115,7 @@ impl Bench {
                 scale::eight_slaves(rows, runs.max(1)).await?;
                 join::join(rows, runs.max(1)).await
             }
-            Name::Failover { kills, rows, kinds } => failover::failover(kills, rows, kinds).await,
+            Name::Failover { kills, rows, kinds, logs } => failover::failover(kills, rows, kinds, logs).await,
             Name::Memory { rows } => pipeline::memory(rows).await,
         }
     }

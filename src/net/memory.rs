@@ -13,6 +13,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::arrivals::Arrivals;
 use super::error::{NetError, Refusal};
 use super::link::{Handler, Identity, Link, LinkState, Listening, Net, Peer};
 use super::memory_relay::{Faults, join};
@@ -46,7 +47,13 @@ impl MemoryNet {
     pub fn node(&self, identity: Identity, settings: Settings, handler: Arc<dyn Handler>) -> Arc<dyn Net> {
         let handler = Arc::new(Lossy { handler, faults: self.faults.clone(), me: identity.me.name.clone() });
         let entry = Entry::new(identity, &settings);
-        Arc::new(MemoryNode(Arc::new(Local { net: self.clone(), entry, settings, handler })))
+        Arc::new(MemoryNode(Arc::new(Local {
+            net: self.clone(),
+            entry,
+            settings,
+            handler,
+            arrivals: Arrivals::default(),
+        })))
     }
 
     /// Nothing gets from one node to the other; what is sent waits, as long as the connection lasts.
@@ -92,6 +99,7 @@ struct Local {
     entry: Entry,
     settings: Settings,
     handler: Arc<Lossy>,
+    arrivals: Arrivals,
 }
 
 impl Net for MemoryNode {
@@ -128,6 +136,7 @@ impl Local {
         let (link_state, _) = watch::channel(LinkState::fresh());
         let connection = Connection::new(&entered, self.settings.send_queue.0, next_connection(), link_state);
         connection.announce();
+        self.arrivals.arrived(&entered.peer);
         self.handler.connected(Arc::new(AcceptedLink(connection.clone())));
         connection.run(halves, self.handler.clone(), self.settings.alive_interval.duration()).await;
     }
@@ -154,6 +163,10 @@ impl Connect for Local {
             let run = Box::pin(async move { running.run(halves, handler, alive).await });
             Ok(Dialed { connection, run })
         })
+    }
+
+    fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
     }
 }
 

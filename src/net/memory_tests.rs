@@ -1,4 +1,7 @@
 use super::*;
+use crate::backoff::Backoff;
+use crate::model::units::Millis;
+use crate::net::arrivals::LISTENS_AT;
 use crate::net::fixture_tests::*;
 
 /// Node `a` with a link to node `b`.
@@ -81,4 +84,24 @@ async fn a_delay_adds_to_every_answer() {
     let begun = std::time::Instant::now();
     assert_eq!(pair.link.call(ECHO, "x".into(), SOON).await, Ok("x".into()));
     assert!(begun.elapsed() >= Duration::from_millis(60));
+}
+
+#[tokio::test]
+async fn whoever_could_not_be_reached_and_connects_by_itself_is_dialed_at_once() {
+    let net = MemoryNet::default();
+    // Far longer than this test waits.
+    let patient = Backoff { first: Millis(60_000), most: Millis(60_000) };
+    let settings = Settings { reconnect: patient, ..Settings::for_tests() };
+    let a = net.node(identity("a"), settings, Services::new());
+    let _a_listens = a.listen("a:1").await.expect("free");
+    let to_b = a.dial("b:1");
+    until_down(&to_b, "nobody listens there").await;
+
+    let mut of_b = identity("b");
+    of_b.me.addresses = vec![(LISTENS_AT.to_owned(), "b:1".to_owned())];
+    let b = net.node(of_b, Settings::for_tests(), Services::new());
+    let _b_listens = b.listen("b:1").await.expect("free");
+    let to_a = b.dial("a:1");
+    until_up(&to_a).await;
+    until_up(&to_b).await;
 }

@@ -15,6 +15,7 @@
 //!
 //! Invariant: a role knows messages, never who receives them.
 
+pub mod arrivals;
 pub mod caller;
 pub mod control;
 pub mod error;

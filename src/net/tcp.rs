@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::arrivals::Arrivals;
 use super::error::NetError;
 use super::handshake::is_name;
 use super::link::{Handler, Identity, Link, LinkState, Listening, Net};
@@ -41,6 +42,7 @@ struct Local {
     refusals: Mutex<Refusals>,
     peers: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
+    arrivals: Arrivals,
 }
 
 impl TcpNet {
@@ -63,7 +65,9 @@ impl TcpNet {
         let (peers, strangers) = (semaphore(settings.connections), semaphore(settings.handshakes));
         let entry = Entry::new(identity, &settings);
         let refusals = Mutex::new(refusals);
-        Ok(Self { local: Arc::new(Local { entry, tls, settings, handler, clock, refusals, peers, strangers }) })
+        let arrivals = Arrivals::default();
+        let local = Local { entry, tls, settings, handler, clock, refusals, peers, strangers, arrivals };
+        Ok(Self { local: Arc::new(local) })
     }
 
     async fn bind(&self, address: &str) -> Result<Listening, NetError> {
@@ -124,6 +128,7 @@ impl Local {
         let connection = self.begin(&entered, link_state);
         connection.announce();
         info!(peer = entered.peer.name, %from, "connected");
+        self.arrivals.arrived(&entered.peer);
         self.handler.connected(Arc::new(AcceptedLink(connection.clone())));
         let reason = connection.run(halves, self.handler.clone(), self.settings.alive_interval.duration()).await;
         info!(peer = entered.peer.name, %from, reason, "disconnected");
@@ -183,6 +188,10 @@ impl Connect for Local {
             let run = Box::pin(async move { running.run(halves, handler, alive).await });
             Ok(Dialed { connection, run })
         })
+    }
+
+    fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
     }
 }
 

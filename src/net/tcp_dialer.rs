@@ -1,7 +1,8 @@
 //! A link that connects, and connects again when the connection is lost.
 //!
 //! Invariant: at most one connection at a time; between connections calls fail at once instead of waiting; the pauses grow
-//! up to a limit while the peer cannot be reached or does not take this node.
+//! up to a limit while the peer cannot be reached or does not take this node. A peer that could not be reached and now
+//! connects by itself is there again: no pause is waited for then.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, Weak};
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::arrivals::Arrivals;
 use super::error::NetError;
 use super::link::{Link, LinkState};
 use super::tcp_connection::{AcceptedLink, Connection};
@@ -34,6 +36,9 @@ pub trait Connect: Send + Sync + 'static {
         address: &'a str,
         link_state: &'a watch::Sender<LinkState>,
     ) -> BoxFuture<'a, Result<Dialed, EntryError>>;
+
+    /// Of peers that connect to this node.
+    fn arrivals(&self) -> &Arrivals;
 }
 
 pub struct DialedLink {
@@ -142,6 +147,7 @@ impl Dialing {
         let mut logged = None;
         loop {
             let mut begun = None;
+            let arrival = self.connector.arrivals().next_of(&self.address);
             let reason = match self.connector.connect(&self.address, &self.link_state).await {
                 Ok(Dialed { connection, run }) => {
                     info!(address = %self.address, peer = connection.peer().name, "connected");
@@ -165,7 +171,15 @@ impl Dialing {
             }
             let has_settled = begun.is_some_and(|begun| begun.elapsed() >= SETTLED);
             failures = if has_settled { 1 } else { failures + 1 };
-            tokio::time::sleep(self.backoff.delay(failures).duration()).await;
+            let pause = tokio::time::sleep(self.backoff.delay(failures).duration());
+            match begun {
+                // Who takes connections and ends them would be dialed without any pause.
+                Some(_) => pause.await,
+                None => tokio::select! {
+                    () = pause => {}
+                    () = arrival => {}
+                },
+            }
         }
     }
 

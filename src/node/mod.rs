@@ -148,7 +148,7 @@ impl Node {
 
         let (metrics, clock, readiness) = (Metrics::default(), Clock::System, Readiness::default());
         let (services, mailbox) = (Arc::new(Services::default()), Arc::new(Mailbox::default()));
-        let identity = wiring::identity(&config, &catalog, &charge, boot, &secrets)?;
+        let identity = wiring::identity(&config, &catalog, &charge, boot, listen, &secrets)?;
         let net = TcpNet::new(identity, config.net.clone(), &secrets, clock.clone(), services.clone())?;
         let net: Arc<dyn Net> = Arc::new(net);
         let (peers, directories) = (Peers::new(net.clone(), config.net.connections), mailbox.directory());

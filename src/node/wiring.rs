@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::model::catalog::Catalog;
 use crate::model::mode::{Mode, Modes, Tier};
 use crate::model::task::{BootId, Role};
+use crate::net::arrivals::LISTENS_AT;
 use crate::net::link::{Fingerprint, Identity, Peer};
 use crate::net::peers::{Directories, Finder};
 use crate::net::whereabouts;
@@ -39,6 +40,7 @@ pub fn identity(
     catalog: &Catalog,
     charge: &Charge,
     boot: BootId,
+    listen: SocketAddr,
     secrets: &Path,
 ) -> Result<Identity, NodeError> {
     let secret = config.cluster.secret.as_ref().map(|secret| secret.reveal(secrets)).transpose();
@@ -52,7 +54,7 @@ pub fn identity(
         me: Peer {
             name: charge.name.to_string(),
             roles: charge.roles.iter().map(|role| role.name().to_owned()).collect(),
-            addresses: Vec::new(),
+            addresses: vec![(LISTENS_AT.to_owned(), charge.told(listen))],
             boot: boot.into(),
         },
     })

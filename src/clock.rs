@@ -3,9 +3,11 @@
 //! Invariant: everything else takes `now` as an argument or holds a `Clock`, so that tests and the simulator decide
 //! what time it is.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Wall-clock time in Unix milliseconds and a monotonic time for durations.
 #[derive(Debug, Clone)]
@@ -39,6 +41,18 @@ impl Clock {
             Self::Manual(now) => now.fetch_add(by_ms, Ordering::AcqRel),
         };
     }
+}
+
+/// What a future gives, and how long its polls took: its own time on the thread, without its waits.
+pub async fn timed<F: Future>(future: F) -> (F::Output, Duration) {
+    let (mut future, mut spent) = (pin!(future), Duration::ZERO);
+    poll_fn(|context| {
+        let begun = instant();
+        let polled = future.as_mut().poll(context);
+        spent += begun.elapsed();
+        polled.map(|output| (output, spent))
+    })
+    .await
 }
 
 /// A moment of the monotonic clock, for measuring durations.

@@ -75,6 +75,8 @@ pub struct Emission {
     written: Option<Record>,
     retry: Retry,
     pace: Pace,
+    /// Of the thread's time, for what has been said since the last emission that succeeded, microseconds.
+    spent_us: i64,
     last_ms: Option<i64>,
     last_duration_ms: i64,
     trouble: Option<String>,
@@ -98,6 +100,7 @@ impl Emission {
             written: None,
             retry: Retry::new(settings.retry),
             pace: Pace::default(),
+            spent_us: 0,
             last_ms: None,
             last_duration_ms: 0,
             trouble: None,
@@ -265,6 +268,11 @@ impl Emission {
         write
     }
 
+    /// Notes that making or writing an emission took so much of the thread's time, in microseconds.
+    pub fn spent(&mut self, us: i64) {
+        self.spent_us = self.spent_us.saturating_add(us.max(0));
+    }
+
     /// Takes the result of the last write. `sharers`: how many partitions want the time of this one's thread.
     pub fn wrote(&mut self, now_ms: i64, result: Result<(), TierError>, settings: &Settings, sharers: u32) -> Next {
         let Work::Writing(mut flight) = std::mem::replace(&mut self.work, Work::Nothing) else {
@@ -292,10 +300,13 @@ impl Emission {
         }
         self.retry.succeeded();
         self.trouble = None;
+        // Saying everything again comes once: whoever waits for a new owner shall not wait for it twice.
+        let is_first = self.written.is_none();
+        let spent_us = std::mem::take(&mut self.spent_us);
+        self.pace.emitted(flight.started_ms, if is_first { 0 } else { spent_us }, settings, sharers);
         self.written = Some(flight.record);
         self.last_ms = Some(now_ms);
         self.last_duration_ms = (now_ms - flight.started_ms).max(0);
-        self.pace.emitted(flight.started_ms, self.last_duration_ms, settings, sharers);
         Next::Done { waiting_ms: flight.waiting_ms }
     }
 

@@ -30,12 +30,11 @@ impl Pace {
         self.counted_ms = now_ms;
     }
 
-    /// Notes an emission that began at `started_ms` and took `duration_ms`. `sharers`: how many partitions want the time
-    /// of this one's thread.
-    pub fn emitted(&mut self, started_ms: i64, duration_ms: i64, settings: &Settings, sharers: u32) {
+    /// Notes an emission that began at `started_ms` and took `spent_us` of its thread's time, in microseconds. `sharers`:
+    /// how many partitions want the time of that thread.
+    pub fn emitted(&mut self, started_ms: i64, spent_us: i64, settings: &Settings, sharers: u32) {
         let percent = i64::from(settings.emit_percent.clamp(1, 100));
-        let pause_ms = duration_ms.saturating_mul(100 * i64::from(sharers)) / percent;
-        // A duration holds the turns of others too: one slow emission must not silence the partition for long.
+        let pause_ms = spent_us.saturating_mul(100 * i64::from(sharers)) / percent / 1_000;
         let (least_ms, most_ms) = (settings.emit_interval.as_i64(), settings.emit_pause_most.as_i64());
         self.rested_ms = started_ms.saturating_add(least_ms);
         self.due_ms = started_ms.saturating_add(pause_ms.min(most_ms).max(least_ms));
@@ -60,7 +59,7 @@ mod tests {
         pace.counted(1_000);
         assert_eq!(pace.not_before_ms(&settings), i64::MIN);
         // Half of the time, between two: four times as long.
-        pace.emitted(1_000, 30, &settings, 2);
+        pace.emitted(1_000, 30_000, &settings, 2);
         assert_eq!(pace.not_before_ms(&settings), 1_010, "quiet since it began");
         pace.counted(1_060);
         assert_eq!(pace.not_before_ms(&settings), 1_070);

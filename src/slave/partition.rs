@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::chain::{Chain, Fit};
 use super::counting::{ChunkView, Counting};
 use super::emission::{Emission, Outlook};
-use super::exchange::{Effect, Input, PartitionReport, SINKS};
+use super::exchange::{Effect, Input, PartitionReport, SINKS, SinkName};
 use super::saving::Saving;
 use super::settings::Settings;
 use super::snapshot::{self, Stand};
@@ -77,6 +77,11 @@ impl Partition {
     /// Says how many partitions share the thread: they emit in turns.
     pub fn share_thread(&mut self, sharers: u32) {
         self.sharers = sharers.max(1);
+    }
+
+    /// Says that making or writing the present emission to this sink took so much of the thread's time, in microseconds.
+    pub fn spent(&mut self, name: SinkName, us: i64) {
+        self.sinks[name as usize].spent(us);
     }
 
     pub fn standing(&self) -> &Standing {

@@ -11,14 +11,14 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture, SpawnHandle,
     WrapFuture,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tracing::{debug, info, warn};
 
 use super::exchange::{Effect, Input, PartitionReport, SinkName};
 use super::partition::Partition;
 use super::settings::Settings;
 use super::standing::Standing;
-use crate::clock::Clock;
+use crate::clock::{self, Clock, timed};
 use crate::kv::Kv;
 use crate::metrics::Metrics;
 use crate::model::catalog::Catalog;
@@ -40,6 +40,8 @@ pub struct PartitionParts {
     pub metrics: Metrics,
     /// How many partitions live on this one's thread.
     pub on_thread: Arc<AtomicU32>,
+    /// Places for reads of chunks, of all partitions.
+    pub reads: Arc<Semaphore>,
 }
 
 /// Asks a partition how it is.
@@ -73,7 +75,14 @@ impl PartitionActor {
 
     fn step(&mut self, input: Input, context: &mut Context<Self>) {
         self.core.share_thread(self.parts.on_thread.load(Ordering::Relaxed));
-        for effect in self.core.step(self.parts.clock.now_ms(), input) {
+        let begun = clock::instant();
+        let effects = self.core.step(self.parts.clock.now_ms(), input);
+        let spent_us = begun.elapsed().as_micros() as i64;
+        let written = effects.iter().filter(|effect| matches!(effect, Effect::Write(..))).count() as i64;
+        for effect in effects {
+            if let Effect::Write(name, _) = &effect {
+                self.core.spent(*name, spent_us / written);
+            }
             self.run(effect, context);
         }
         self.tell();
@@ -89,8 +98,17 @@ impl PartitionActor {
             }
             Effect::ReadHead => self.call(context, async move { Input::HeadRead(kv.head(partition).await) }),
             Effect::ReadChunks { after } => {
-                let most_bytes = self.parts.settings.kv_read_bytes.bytes();
-                self.call(context, async move { Input::ChunksRead(kv.chunks(partition, after, most_bytes).await) });
+                let (most_bytes, reads) = (self.parts.settings.kv_read_bytes.bytes(), self.parts.reads.clone());
+                let read = async move {
+                    // Nobody closes it; without a place a read would still be right.
+                    let place = reads.acquire_owned().await.ok();
+                    (kv.chunks(partition, after, most_bytes).await, place)
+                };
+                context.spawn(read.into_actor(self).map(|(read, place), actor, context| {
+                    actor.step(Input::ChunksRead(read), context);
+                    // Only now the chunks are counted, and gone.
+                    drop(place);
+                }));
             }
             Effect::AskStanding(name) => {
                 let sink = self.sink(name);
@@ -98,7 +116,11 @@ impl PartitionActor {
             }
             Effect::Write(name, write) => {
                 let sink = self.sink(name);
-                self.call(context, async move { Input::Written(name, sink.write(partition, write).await) });
+                let write = timed(async move { sink.write(partition, write).await });
+                context.spawn(write.into_actor(self).map(move |(written, spent), actor, context| {
+                    actor.core.spent(name, spent.as_micros() as i64);
+                    actor.step(Input::Written(name, written), context);
+                }));
             }
             Effect::PutSnapshot(snapshot) => {
                 self.call(context, async move { Input::SnapshotPut(kv.put_snapshot(partition, snapshot).await) });

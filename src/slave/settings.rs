@@ -33,6 +33,8 @@ pub struct Settings {
     pub kv_poll: Millis,
     /// One read of chunks from kv is about as large.
     pub kv_read_bytes: ByteSize,
+    /// Of such reads of all partitions together.
+    pub kv_read_memory: ByteSize,
     /// Idempotency keys are recognised this long …
     pub remember_requests: Millis,
     /// … as long as a partition has no more of them than this.
@@ -59,6 +61,7 @@ impl Settings {
             kv_keep: Millis(60_000),
             kv_poll: Millis(50),
             kv_read_bytes: ByteSize(4_000),
+            kv_read_memory: ByteSize(32_000),
             remember_requests: Millis(60_000),
             remember_requests_most: 1_000,
             missing_most: 4,

@@ -11,6 +11,7 @@ use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use actix_rt::Arbiter;
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::exchange::PartitionReport;
 use super::partition_actor::{self, PartitionActor, PartitionParts};
@@ -119,6 +120,8 @@ const MAILBOX: usize = 8_192;
 pub struct SlaveActor {
     parts: SlaveParts,
     threads: Vec<Thread>,
+    /// Places for reads of chunks.
+    reads: Arc<Semaphore>,
     directory: Directory,
 }
 
@@ -132,7 +135,9 @@ impl SlaveActor {
     pub fn new(parts: SlaveParts, directory: Directory) -> Self {
         let thread = |_| Thread { arbiter: Arbiter::new(), partitions: Arc::default() };
         let threads = (0..parts.settings.threads.max(1)).map(thread).collect();
-        Self { parts, threads, directory }
+        let Settings { kv_read_memory, kv_read_bytes, .. } = &parts.settings;
+        let places = (kv_read_memory.0 / kv_read_bytes.0.max(1)).clamp(1, Semaphore::MAX_PERMITS as u64);
+        Self { threads, reads: Arc::new(Semaphore::new(places as usize)), directory, parts }
     }
 
     fn thread(&self, partition: PartitionId) -> &Thread {
@@ -161,6 +166,7 @@ impl SlaveActor {
             clock,
             metrics: metrics.clone(),
             on_thread: self.thread(assign.partition).partitions.clone(),
+            reads: self.reads.clone(),
         };
         let arbiter = self.thread(assign.partition).arbiter.handle();
         let name = format!("partition {}", assign.partition);

@@ -67,6 +67,7 @@ impl Plan {
             emit_bytes: ByteSize(2_500),
             snapshot_interval: Millis(4_000),
             kv_read_bytes: ByteSize(3_000),
+            kv_read_memory: ByteSize(24_000),
             missing_most: 2,
             retry,
             ..config.slave

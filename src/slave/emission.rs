@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use bytes::Bytes;
 
 pub use super::offer::{Claim, EmissionReport, Knowledge, Next, Offer, Outlook};
-use super::pace::Pace;
+use super::pace::{Cost, Pace};
 use super::settings::Settings;
 use crate::backoff::Retry;
 use crate::model::block::{BlockKey, StoredBlock};
@@ -302,11 +302,11 @@ impl Emission {
         self.trouble = None;
         // Saying everything again comes once: whoever waits for a new owner shall not wait for it twice.
         let is_first = self.written.is_none();
-        let spent_us = std::mem::take(&mut self.spent_us);
-        self.pace.emitted(flight.started_ms, if is_first { 0 } else { spent_us }, settings, sharers);
+        self.last_duration_ms = (now_ms - flight.started_ms).max(0);
+        let cost = Cost { duration_ms: self.last_duration_ms, spent_us: std::mem::take(&mut self.spent_us) };
+        self.pace.emitted(flight.started_ms, if is_first { Cost::default() } else { cost }, settings, sharers);
         self.written = Some(flight.record);
         self.last_ms = Some(now_ms);
-        self.last_duration_ms = (now_ms - flight.started_ms).max(0);
         Next::Done { waiting_ms: flight.waiting_ms }
     }
 

@@ -6,6 +6,15 @@
 
 use super::settings::Settings;
 
+/// What an emission took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cost {
+    /// From its beginning until the sink had it.
+    pub duration_ms: i64,
+    /// Of its thread's time, microseconds.
+    pub spent_us: i64,
+}
+
 /// The pace of one partition's emissions to one sink.
 #[derive(Debug)]
 pub struct Pace {
@@ -30,11 +39,12 @@ impl Pace {
         self.counted_ms = now_ms;
     }
 
-    /// Notes an emission that began at `started_ms` and took `spent_us` of its thread's time, in microseconds. `sharers`:
-    /// how many partitions want the time of that thread.
-    pub fn emitted(&mut self, started_ms: i64, spent_us: i64, settings: &Settings, sharers: u32) {
+    /// Notes an emission that began at `started_ms`. `sharers`: how many partitions want the time of its thread.
+    pub fn emitted(&mut self, started_ms: i64, cost: Cost, settings: &Settings, sharers: u32) {
         let percent = i64::from(settings.emit_percent.clamp(1, 100));
-        let pause_ms = spent_us.saturating_mul(100 * i64::from(sharers)) / percent / 1_000;
+        // Of the thread's time all partitions get the same; and a busy processor or sink is seen by how long it takes.
+        let share_ms = (cost.spent_us.saturating_mul(i64::from(sharers)) / 1_000).max(cost.duration_ms);
+        let pause_ms = share_ms.saturating_mul(100) / percent;
         let (least_ms, most_ms) = (settings.emit_interval.as_i64(), settings.emit_pause_most.as_i64());
         self.rested_ms = started_ms.saturating_add(least_ms);
         self.due_ms = started_ms.saturating_add(pause_ms.min(most_ms).max(least_ms));
@@ -59,12 +69,16 @@ mod tests {
         pace.counted(1_000);
         assert_eq!(pace.not_before_ms(&settings), i64::MIN);
         // Half of the time, between two: four times as long.
-        pace.emitted(1_000, 30_000, &settings, 2);
+        pace.emitted(1_000, Cost { spent_us: 30_000, duration_ms: 40 }, &settings, 2);
         assert_eq!(pace.not_before_ms(&settings), 1_010, "quiet since it began");
         pace.counted(1_060);
         assert_eq!(pace.not_before_ms(&settings), 1_070);
         pace.counted(1_115);
         assert_eq!(pace.not_before_ms(&settings), 1_120, "its share, although rows keep coming");
+        // A busy sink: it took longer than all partitions' turns.
+        pace.emitted(1_200, Cost { spent_us: 30_000, duration_ms: 80 }, &settings, 2);
+        pace.counted(1_355);
+        assert_eq!(pace.not_before_ms(&settings), 1_360);
     }
 
     #[test]
@@ -72,9 +86,9 @@ mod tests {
         let settings = Settings::for_tests();
         let mut pace = Pace::default();
         pace.counted(2_000);
-        pace.emitted(1_000, 0, &settings, 1);
+        pace.emitted(1_000, Cost::default(), &settings, 1);
         assert_eq!(pace.not_before_ms(&settings), 1_010);
-        pace.emitted(1_900, i64::MAX, &settings, u32::MAX);
+        pace.emitted(1_900, Cost { spent_us: i64::MAX, duration_ms: 1 }, &settings, u32::MAX);
         pace.counted(2_095);
         assert_eq!(pace.not_before_ms(&settings), 2_100);
     }

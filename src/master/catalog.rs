@@ -5,10 +5,12 @@
 //! after its task is gone. Everything is bounded.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::checkpoints::{Checkpoint, Checkpoints};
 use super::command::{Change, Command, Effect, Move, NodeProfile};
 use super::incidents::{Incidents, bounded};
 use crate::model::codec::{self, CodecError};
@@ -51,6 +53,7 @@ pub struct Catalog {
     tiers: [TierStanding; 5],
     definitions: Definitions,
     incidents: Incidents,
+    checkpoints: Checkpoints,
 }
 
 /// Which tables and metrics are in effect.
@@ -107,6 +110,10 @@ impl Catalog {
         &self.incidents
     }
 
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
     /// When the first drill ends; then a command is needed, whichever.
     pub fn next_end_ms(&self) -> Option<i64> {
         let end = |tier: &TierStanding| match tier.policy {
@@ -129,6 +136,7 @@ impl Catalog {
             Change::DrainNode { node, draining } => self.drain(&node, draining, &mut effects),
             Change::ForgetNode { node } => self.forget(&node, &mut effects),
             Change::Assign(moves) => self.assign(moves, &mut effects),
+            Change::SaveCheckpoint { source, epoch, state } => self.save_checkpoint(source, epoch, state, &mut effects),
             Change::EndTask { task, epoch } => self.end_task(&task, epoch, &mut effects),
             Change::SetMode { tier, mode, reason } => self.set_mode(tier, mode, reason, &mut effects),
             Change::SetPolicy { tier, policy, reason } => self.set_policy(tier, policy, reason, &mut effects),
@@ -329,6 +337,16 @@ impl Catalog {
         }
         self.tasks.remove(task);
         effects.push(Effect::Ended { task: task.clone() });
+    }
+
+    fn save_checkpoint(&mut self, source: Arc<str>, epoch: Epoch, state: Bytes, effects: &mut Vec<Effect>) {
+        let task = Task::Capture(source.clone());
+        if self.tasks.get(&task).is_none_or(|assignment| assignment.epoch != epoch) {
+            return nothing("the capture has been assigned again", effects);
+        }
+        if let Err(reason) = self.checkpoints.save(source, Checkpoint { epoch, at_ms: self.now_ms, state }) {
+            nothing(reason, effects);
+        }
     }
 
     // Tiers, definitions.

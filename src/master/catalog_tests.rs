@@ -250,3 +250,28 @@ fn i6_nodes_that_never_come_back_make_room_for_others() {
     assert_eq!(catalog.nodes().count(), NODES_MOST);
     assert!(catalog.node(&NodeName::new("node-3")).is_none() && catalog.node(&NodeName::new("node-1030")).is_some());
 }
+
+#[test]
+fn a_checkpoint_moves_by_the_assignment_in_force_and_survives_with_the_catalog() {
+    let mut catalog = Catalog::default();
+    let capture = |number| NodeProfile { roles: BTreeSet::from([Role::Capture]), ..profile(number, 1) };
+    for number in [0, 2] {
+        catalog.apply(at(1, Change::JoinNode { node: capture(number), moves: vec![] }));
+    }
+    let source: Arc<str> = "shop".into();
+    let step = |expect, owner| Move {
+        task: Task::Capture(source.clone()),
+        expect,
+        owner: Some(name(owner)),
+        standby: None,
+    };
+    let save = |epoch, state: &'static [u8]| Change::SaveCheckpoint { source: source.clone(), epoch, state: state.into() };
+    assert!(matches!(catalog.apply(at(2, save(1, b"early")))[..], [Effect::Nothing { .. }]), "nobody captures yet");
+    catalog.apply(at(3, Change::Assign(vec![step(0, 0)])));
+    assert_eq!(catalog.apply(at(4, save(1, b"first"))), []);
+    catalog.apply(at(5, Change::Assign(vec![step(1, 2)])));
+    assert!(matches!(catalog.apply(at(6, save(1, b"late")))[..], [Effect::Nothing { .. }]), "another captures now");
+    let catalog = Catalog::decode(&catalog.encode()).expect("what was encoded");
+    let kept = catalog.checkpoints().get("shop").expect("the first one's");
+    assert_eq!((kept.epoch, &kept.state[..], kept.at_ms), (1, &b"first"[..], 4));
+}

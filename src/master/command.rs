@@ -3,6 +3,8 @@
 //! Invariant: a command carries everything that decides its outcome, its time included, so that every master comes to the
 //! same catalog.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +61,13 @@ pub enum Change {
         node: NodeName,
     },
     Assign(Vec<Move>),
+    /// How far a source's changes are in mq, from the owner of its capture.
+    SaveCheckpoint {
+        source: Arc<str>,
+        epoch: Epoch,
+        #[serde(with = "codec::byte_string")]
+        state: Bytes,
+    },
     /// Work that is done.
     EndTask {
         task: Task,

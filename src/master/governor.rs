@@ -44,6 +44,8 @@ pub struct Charter {
     /// The node of this master.
     pub me: NodeName,
     pub partitions: u16,
+    /// Whose changes are captured, by name.
+    pub sources: Vec<Arc<str>>,
     /// Of the tables and metrics that this master is configured with.
     pub fingerprint: u64,
 }
@@ -81,7 +83,7 @@ impl Governor {
     /// For a master that has just become active.
     pub fn new(charter: Charter, now_ms: i64, group: &Group<'_>) -> Self {
         let settings = &charter.settings;
-        let wanted = standing_tasks(charter.partitions);
+        let wanted = standing_tasks(charter.partitions, &charter.sources);
         let nodes = group.catalog.nodes().map(|it| (it.profile.name.clone(), it.profile.boot, it.state));
         let request_ms = settings.request_timeout.as_i64().max(settings.change_timeout.as_i64()) + PATIENCE_MS;
         let mut governor = Self {
@@ -302,6 +304,11 @@ impl Governor {
             let (me, roster, history) = (&self.charter.me, &self.roster, &self.history);
             let state = overview::state(now_ms, me, group, roster, history, history_after_ms);
             return effects.push(Effect::Answer { ask, answer: Answered::State(Box::new(state)) });
+        }
+        if let Ask::Checkpoint { source } = &what {
+            // A deposed master may give an older one: then a little is read twice, which `Applied` drops.
+            let state = group.catalog.checkpoints().get(source).map(|it| it.state.clone());
+            return effects.push(Effect::Answer { ask, answer: Answered::Checkpoint(state) });
         }
         let refused = |reason: String| Effect::Answer { ask, answer: Answered::Refused { reason } };
         if !self.waiting.has_room() {

@@ -70,6 +70,8 @@ pub struct MasterParts {
     /// The first masters, the same list for all of them; without `me` this one waits to be added.
     pub masters: Vec<String>,
     pub partitions: u16,
+    /// Whose changes are captured, by name.
+    pub sources: Vec<Arc<str>>,
     /// Of tables and metrics.
     pub fingerprint: u64,
     pub net: Arc<dyn Net>,
@@ -119,7 +121,7 @@ impl Master {
     /// Opens its folder and takes part. Its handlers must be in place before anything reaches it.
     pub async fn start(parts: MasterParts) -> Result<Self, MasterError> {
         let MasterParts { settings, alerts, cluster, folder, name, me, masters, partitions, .. } = parts;
-        let MasterParts { fingerprint, net, clock, metrics, .. } = parts;
+        let MasterParts { sources, fingerprint, net, clock, metrics, .. } = parts;
         let life = getrandom::u64().map_err(MasterError::Random)?;
         let cache_bytes = settings.page_cache.bytes();
         let forgot_file = folder.join("forgot");
@@ -132,7 +134,7 @@ impl Master {
         let (stop, stopped) = oneshot::channel();
         let doors = Doors { sessions: Sessions::new(events.clone()), events: events.clone() };
         let webhook = Webhook::start(&alerts, &cluster);
-        let charter = Charter { settings, me: name, partitions, fingerprint };
+        let charter = Charter { settings, me: name, partitions, sources, fingerprint };
         let sessions = doors.sessions.clone();
         let journal: Arc<dyn Journal> = Arc::new(journal);
         let group = GroupLoop::new(GroupParts {

@@ -75,6 +75,7 @@ impl Test {
             me: address(number),
             masters: self.first.clone(),
             partitions: PARTITIONS,
+            sources: vec![],
             fingerprint: 7,
             net: net.clone(),
             clock: Clock::System,

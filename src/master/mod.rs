@@ -12,6 +12,7 @@
 pub mod settings;
 
 pub mod catalog;
+pub mod checkpoints;
 pub mod command;
 pub mod detector;
 pub mod incidents;

@@ -3,14 +3,18 @@
 //! Invariant: every petition gets one answer, in the end "unknown"; how many may wait is limited.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::command::Change;
 use super::duties::{AskId, Group};
 use super::masters::MastersChange;
 use super::requests::Answer;
 use super::wire::MasterId;
+use crate::model::id::Epoch;
 use crate::model::mode::{Mode, Policy, Tier};
-use crate::model::task::{NodeName, NodeState};
+use crate::model::task::{NodeName, NodeState, Task};
 use crate::net::control::{Answered, Ask};
 
 /// A drill or hold is ended after this at the latest.
@@ -34,7 +38,7 @@ fn refuse<T>(reason: impl Into<String>) -> Result<T, String> {
     Err(reason.into())
 }
 
-/// Why not, in words. `State` is not for here.
+/// Why not, in words. `State` and `Checkpoint` change nothing, and are not for here.
 pub fn errand(now_ms: i64, group: &Group<'_>, ask: Ask) -> Result<Errand, String> {
     match ask {
         Ask::State { .. } => Ok(Errand::Nothing),
@@ -49,6 +53,8 @@ pub fn errand(now_ms: i64, group: &Group<'_>, ask: Ask) -> Result<Errand, String
             NodeState::Lost => Ok(Errand::Propose(Change::ForgetNode { node })),
             _ => refuse(format!("{node} is not lost; stop it first")),
         },
+        Ask::Checkpoint { .. } => Ok(Errand::Nothing),
+        Ask::SaveCheckpoint { source, epoch, state } => save_checkpoint(group, source, epoch, state),
         Ask::AddMaster { address } => add_master(group, address),
         Ask::RemoveMaster { address } => remove_master(group, &address),
     }
@@ -56,6 +62,14 @@ pub fn errand(now_ms: i64, group: &Group<'_>, ask: Ask) -> Result<Errand, String
 
 fn known(group: &Group<'_>, node: &NodeName) -> Result<NodeState, String> {
     group.catalog.node(node).map(|node| node.state).ok_or_else(|| format!("there is no node '{node}'"))
+}
+
+fn save_checkpoint(group: &Group<'_>, source: Arc<str>, epoch: Epoch, state: Bytes) -> Result<Errand, String> {
+    let is_current = group.catalog.task(&Task::Capture(source.clone())).is_some_and(|it| it.epoch == epoch);
+    if !is_current {
+        return refuse(format!("the capture of {source} is another's"));
+    }
+    Ok(Errand::Propose(Change::SaveCheckpoint { source, epoch, state }))
 }
 
 fn hold(now_ms: i64, tier: Tier, mode: Option<Mode>, for_ms: Option<u64>, by: &str) -> Result<Change, String> {

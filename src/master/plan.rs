@@ -3,6 +3,7 @@
 //! Invariant: a plan for a catalog that is as it should be is empty; applying a plan makes the next one empty.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::catalog::{Catalog, Node};
 use super::command::{Move, NodeProfile};
@@ -22,9 +23,10 @@ pub struct Situation<'a> {
 }
 
 /// The tasks that a cluster always has.
-pub fn standing_tasks(partitions: u16) -> BTreeSet<Task> {
+pub fn standing_tasks(partitions: u16, sources: &[Arc<str>]) -> BTreeSet<Task> {
     let both = |partition| [Task::Gate(PartitionId(partition)), Task::Compute(PartitionId(partition))];
-    (0..partitions).flat_map(both).collect()
+    let captures = sources.iter().cloned().map(Task::Capture);
+    (0..partitions).flat_map(both).chain(captures).collect()
 }
 
 /// Moves that give every one of `wanted`, and all tasks that there are, to the right node. `weight` of a task: its load, in any

@@ -16,7 +16,7 @@ fn profile(name: &str, boot: BootId) -> NodeProfile {
 
 fn join(catalog: &mut Catalog, profile: &NodeProfile) {
     let situation = Situation { joining: Some(profile), ..Situation::default() };
-    let moves = plan(catalog, &standing_tasks(16), |_| 1, situation);
+    let moves = plan(catalog, &standing_tasks(16, &[]), |_| 1, situation);
     catalog.apply(Command { at_ms: 1, change: Change::JoinNode { node: profile.clone(), moves } });
     catalog.assert_sound();
 }
@@ -33,7 +33,7 @@ fn cluster(count: usize) -> Catalog {
 }
 
 fn next(catalog: &Catalog) -> Vec<Move> {
-    plan(catalog, &standing_tasks(16), |_| 1, Situation::default())
+    plan(catalog, &standing_tasks(16, &[]), |_| 1, Situation::default())
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_lost_node_is_replaced_in_the_command_that_loses_it() {
     let lost = NodeName::new("n2");
     let before: BTreeMap<Task, _> = catalog.tasks().map(|(task, it)| (task.clone(), it.clone())).collect();
     let situation = Situation { lost: std::slice::from_ref(&lost), ..Situation::default() };
-    let moves = plan(&catalog, &standing_tasks(16), |_| 1, situation);
+    let moves = plan(&catalog, &standing_tasks(16, &[]), |_| 1, situation);
     catalog.apply(Command {
         at_ms: 2,
         change: Change::NodeLost { node: lost.clone(), boot: 1, reason: "x".into(), moves },

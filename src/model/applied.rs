@@ -4,7 +4,7 @@
 //! so a span counts once however often and in whatever order it is delivered (design I3). Like TCP's selective
 //! acknowledgements (RFC 2018).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -115,8 +115,26 @@ impl Progress {
 
 /// What has been counted of all sources of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Sources")]
 pub struct Applied {
     sources: BTreeMap<SourceId, Progress>,
+    /// Those with gaps: few of them, among thousands of requests that have none, and often asked for.
+    #[serde(skip)]
+    gapped: BTreeSet<SourceId>,
+}
+
+/// An `Applied` as it is stored.
+#[derive(Deserialize)]
+struct Sources {
+    sources: BTreeMap<SourceId, Progress>,
+}
+
+impl From<Sources> for Applied {
+    fn from(Sources { sources }: Sources) -> Self {
+        let has_gaps = |(_, progress): &(&SourceId, &Progress)| !progress.beyond.is_empty();
+        let gapped = sources.iter().filter(has_gaps).map(|(source, _)| source.clone()).collect();
+        Self { sources, gapped }
+    }
 }
 
 /// The sources of an `Applied` that changed, with their whole progress: what an append or an emission writes.
@@ -132,13 +150,27 @@ impl Applied {
     }
 
     pub fn add(&mut self, source: &SourceId, span: Span, now_ms: i64) {
-        match self.sources.get_mut(source) {
-            Some(progress) => progress.add(span, now_ms),
+        let has_gaps = match self.sources.get_mut(source) {
+            Some(progress) => {
+                progress.add(span, now_ms);
+                !progress.beyond.is_empty()
+            }
             None => {
                 let mut progress = Progress::default();
                 progress.add(span, now_ms);
+                let has_gaps = !progress.beyond.is_empty();
                 self.sources.insert(source.clone(), progress);
+                has_gaps
             }
+        };
+        self.note_gaps(source, has_gaps);
+    }
+
+    fn note_gaps(&mut self, source: &SourceId, has_gaps: bool) {
+        if !has_gaps {
+            self.gapped.remove(source);
+        } else if !self.gapped.contains(source) {
+            self.gapped.insert(source.clone());
         }
     }
 
@@ -172,22 +204,27 @@ impl Applied {
 
     pub fn merge_delta(&mut self, delta: &[(SourceId, Progress)]) {
         for (source, progress) in delta {
-            self.sources.entry(source.clone()).or_default().merge(progress);
+            let merged = self.sources.entry(source.clone()).or_default();
+            merged.merge(progress);
+            let has_gaps = !merged.beyond.is_empty();
+            self.note_gaps(source, has_gaps);
         }
     }
 
     pub fn gaps(&self) -> impl Iterator<Item = (&SourceId, Span)> {
-        self.sources.iter().flat_map(|(source, progress)| progress.gaps().map(move |span| (source, span)))
+        let gapped = self.gapped.iter().filter_map(|source| Some((source, self.sources.get(source)?)));
+        gapped.flat_map(|(source, progress)| progress.gaps().map(move |span| (source, span)))
     }
 
     pub fn is_gapless(&self) -> bool {
-        self.sources.values().all(|progress| progress.beyond.is_empty())
+        self.gapped.is_empty()
     }
 
     /// Forgets sources altogether.
     pub fn forget(&mut self, sources: &[SourceId]) {
         for source in sources {
             self.sources.remove(source);
+            self.gapped.remove(source);
         }
     }
 
@@ -204,7 +241,10 @@ impl Applied {
         requests.truncate(surplus.max(old));
         requests
             .into_iter()
-            .map(|(_, source)| self.sources.remove_entry(&source).expect("it was just listed").0)
+            .map(|(_, source)| {
+                self.gapped.remove(&source);
+                self.sources.remove_entry(&source).expect("it was just listed").0
+            })
             .collect()
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::codec;
 
 fn span(from: u128, to: u128) -> Span {
     Span::new(Position(from), Position(to))
@@ -63,6 +64,28 @@ proptest! {
         let mut merged = one.clone();
         merged.merge(&two);
         prop_assert_eq!(merged, counted(&[a, b].concat()).0);
+    }
+
+    #[test]
+    fn gaps_are_found_whatever_was_added_merged_and_forgotten_before(
+        steps in prop::collection::vec((0u8..4, 0u64..4, 0u128..40, 0u128..12), 0..40),
+    ) {
+        let (mut applied, mut other) = (Applied::default(), Applied::default());
+        for (what, source, from, length) in steps {
+            let source = if source == 0 { SourceId::push("orders", 1) } else { SourceId::Request(source.into()) };
+            match what {
+                0 => applied.add(&source, span(from, from + length), from as i64),
+                1 => other.add(&source, span(from, from + length), 0),
+                2 => applied.merge_delta(&other.delta([&source])),
+                _ => drop(applied.forget_requests(from as i64 / 2, 2)),
+            }
+            let kept: Applied = codec::decode("applied", &codec::encode(&applied)).expect("what was encoded");
+            let all: Vec<(&SourceId, Span)> =
+                applied.iter().flat_map(|(source, progress)| progress.gaps().map(move |span| (source, span))).collect();
+            prop_assert_eq!(applied.gaps().collect::<Vec<_>>(), all.clone());
+            prop_assert_eq!(kept.gaps().collect::<Vec<_>>(), all.clone());
+            prop_assert_eq!(applied.is_gapless(), all.is_empty());
+        }
     }
 }
 

@@ -14,8 +14,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::model::codec;
 use crate::model::id::Epoch;
 use crate::model::incident::Incident;
 use crate::model::mode::{Mode, Tier, TierStanding};
@@ -91,6 +93,17 @@ pub enum Ask {
     Forget {
         node: NodeName,
     },
+    /// Where the capture of a source shall begin.
+    Checkpoint {
+        source: Arc<str>,
+    },
+    /// From the owner of a source's capture, under its assignment's epoch.
+    SaveCheckpoint {
+        source: Arc<str>,
+        epoch: Epoch,
+        #[serde(with = "codec::byte_string")]
+        state: Bytes,
+    },
     AddMaster {
         address: String,
     },
@@ -103,6 +116,8 @@ pub enum Ask {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Answered {
     State(Box<ClusterState>),
+    /// `None`: nothing was saved yet.
+    Checkpoint(Option<Bytes>),
     Done,
     /// There is no such thing, or it cannot be done; in words for the one who asked.
     Refused {

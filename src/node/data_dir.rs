@@ -16,7 +16,7 @@ use crate::model::id::Epoch;
 
 /// Written into the state file; a build that does not know it refuses the folder. Grows when what tiers or snapshots hold
 /// changes its form or meaning.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 const STATE_FILE: &str = "node.json";
 const LOCK_FILE: &str = "lock";
 

@@ -170,6 +170,7 @@ impl Node {
                     me: charge.told(listen),
                     masters: masters.clone(),
                     partitions: config.cluster.partitions,
+                    sources: Vec::new(),
                     fingerprint: catalog.fingerprint(),
                     net: net.clone(),
                     clock: clock.clone(),

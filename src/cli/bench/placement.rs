@@ -46,7 +46,7 @@ pub async fn placement(runs: u32) {
     let first = (0..runs).map(|_| timed(|| place(&nodes, &fresh, 0)).0).collect();
     println!("{PARTITIONS} partitions placed on {NODES} nodes for the first time, ms: {}", Runs::new(first));
 
-    let wanted = standing_tasks(PARTITIONS);
+    let wanted = standing_tasks(PARTITIONS, &[]);
     let mut catalog = Catalog::default();
     for number in 0..NODES - 1 {
         catalog.apply(Command { at_ms: 1, change: Change::JoinNode { node: profile(number), moves: vec![] } });

@@ -253,7 +253,7 @@ impl World {
         self.watch_activation(node, term);
         let now_ms = self.clock_ms(node);
         let settings = self.control().settings.clone();
-        let charter = Charter { settings, me: name(node), partitions: PARTITIONS, fingerprint: 7 };
+        let charter = Charter { settings, me: name(node), partitions: PARTITIONS, sources: vec![], fingerprint: 7 };
         let Some(running) = self.running(node) else { return };
         running.active = (Some(id_of(node)), term);
         running.governor = Some(Governor::new(charter, now_ms, &running.group(id_of(node))));

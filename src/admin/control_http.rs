@@ -147,7 +147,9 @@ fn caller(request: &HttpRequest) -> String {
 /// What an answer of the masters means to the one who asked.
 fn done(answered: Answered) -> Result<HttpResponse, Problem> {
     match answered {
-        Answered::Done | Answered::State(_) => Ok(HttpResponse::Ok().json(Done { done: true })),
+        Answered::Done | Answered::State(_) | Answered::Checkpoint { .. } => {
+            Ok(HttpResponse::Ok().json(Done { done: true }))
+        }
         Answered::Refused { reason } => {
             Err(Problem::new(StatusCode::CONFLICT, "refused", "The masters do not do this", reason))
         }

@@ -259,13 +259,10 @@ fn a_checkpoint_moves_by_the_assignment_in_force_and_survives_with_the_catalog()
         catalog.apply(at(1, Change::JoinNode { node: capture(number), moves: vec![] }));
     }
     let source: Arc<str> = "shop".into();
-    let step = |expect, owner| Move {
-        task: Task::Capture(source.clone()),
-        expect,
-        owner: Some(name(owner)),
-        standby: None,
-    };
-    let save = |epoch, state: &'static [u8]| Change::SaveCheckpoint { source: source.clone(), epoch, state: state.into() };
+    let step =
+        |expect, owner| Move { task: Task::Capture(source.clone()), expect, owner: Some(name(owner)), standby: None };
+    let save =
+        |epoch, state: &'static [u8]| Change::SaveCheckpoint { source: source.clone(), epoch, state: state.into() };
     assert!(matches!(catalog.apply(at(2, save(1, b"early")))[..], [Effect::Nothing { .. }]), "nobody captures yet");
     catalog.apply(at(3, Change::Assign(vec![step(0, 0)])));
     assert_eq!(catalog.apply(at(4, save(1, b"first"))), []);

@@ -307,8 +307,8 @@ impl Governor {
         }
         if let Ask::Checkpoint { source } = &what {
             // A deposed master may give an older one: then a little is read twice, which `Applied` drops.
-            let state = group.catalog.checkpoints().get(source).map(|it| it.state.clone());
-            return effects.push(Effect::Answer { ask, answer: Answered::Checkpoint(state) });
+            let state = group.catalog.checkpoints().get(source).map(|it| it.state.clone()).unwrap_or_default();
+            return effects.push(Effect::Answer { ask, answer: Answered::Checkpoint { state } });
         }
         let refused = |reason: String| Effect::Answer { ask, answer: Answered::Refused { reason } };
         if !self.waiting.has_room() {

@@ -116,8 +116,11 @@ pub enum Ask {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Answered {
     State(Box<ClusterState>),
-    /// `None`: nothing was saved yet.
-    Checkpoint(Option<Bytes>),
+    /// Empty: nothing was saved yet.
+    Checkpoint {
+        #[serde(with = "codec::byte_string")]
+        state: Bytes,
+    },
     Done,
     /// There is no such thing, or it cannot be done; in words for the one who asked.
     Refused {

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::arrivals::Arrivals;
 use super::error::NetError;
 use super::link::{Link, LinkState};
+use super::tcp_arrivals::Arrivals;
 use super::tcp_connection::{AcceptedLink, Connection};
 use super::tcp_entry::EntryError;
 use super::tcp_stream::{StreamReader, StreamWriter};

@@ -60,6 +60,7 @@ pub mod net;
 pub mod place;
 pub mod problem;
 pub mod sled_flush;
+mod sled_open;
 pub mod sled_store;
 mod sled_values;
 pub mod tier;

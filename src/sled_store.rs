@@ -12,7 +12,6 @@
 //! - Entries above a quarter of a segment, and leaves that grow so large (16 entries and more), become files of their
 //!   own which the cache does not count. The cache also acts late, by pages. So entries are at most `PIECE_BYTES`.
 //! - Buffers that wait for the disk are not bounded. So writers wait for room (`room`).
-//! - The file lock may outlive the last handle by a moment. So opening tries again.
 //! - A value is written seven to eleven times. So values that come and go in order stand beside it (`append`).
 //! - The first IO error is for good, until the database is opened again: every later write fails, too.
 
@@ -22,7 +21,6 @@ use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,11 +31,10 @@ use tracing::warn;
 
 use crate::model::codec::{self, CodecError};
 use crate::sled_flush::{Flusher, Waiter};
+use crate::sled_open::open_patiently;
 use crate::sled_values::{self, Pointer, Swept, ValueLog};
 use crate::tier::TierError;
 
-/// Of sled's log. Fixed when a store is created.
-const SEGMENT_BYTES: usize = 2 << 20;
 /// Largest entry: a leaf of sled's tree holds up to about 20, and must stay below a quarter of a segment. Measured with
 /// values of 2 to 100 KB: smaller entries cost time, larger ones memory, for the cache acts late by a number of leaves.
 const PIECE_BYTES: usize = 16 << 10;
@@ -56,8 +53,6 @@ const SYNCED_KEY: &[u8] = b"!synced";
 const VALUES_DIR: &str = "values";
 /// Written but not yet flushed; above it writers wait.
 const UNFLUSHED_BYTES_MOST: usize = 32 << 20;
-const OPEN_ATTEMPTS: u32 = 100;
-const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// The store of one tier.
 #[derive(Debug)]
@@ -421,35 +416,6 @@ fn show_key(key: &[u8]) -> String {
 
 fn unavailable(tier: &'static str, reason: impl ToString) -> TierError {
     TierError::Unavailable { tier, reason: reason.to_string() }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a store is opened before any arbiter runs")]
-fn open_patiently(options: StoreOptions<'_>) -> Result<Db, TierError> {
-    let config = sled::Config::new()
-        .path(options.dir)
-        .segment_size(SEGMENT_BYTES)
-        .cache_capacity(options.cache_bytes.max(1 << 20) as u64)
-        // The flush thread does it, with the value log.
-        .flush_every_ms(None);
-    let mut attempts = 1;
-    loop {
-        match config.open() {
-            Ok(db) => return Ok(db),
-            Err(sled::Error::Io(error)) if attempts < OPEN_ATTEMPTS && error.to_string().contains("lock") => {
-                attempts += 1;
-                thread::sleep(OPEN_AGAIN_AFTER);
-            }
-            Err(sled::Error::Corruption { .. }) => {
-                let source = CodecError::malformed("sled file", "damaged, recovery gave up");
-                return Err(TierError::Damaged {
-                    tier: options.tier,
-                    place: options.dir.display().to_string(),
-                    source,
-                });
-            }
-            Err(error) => return Err(unavailable(options.tier, format!("{}: {error}", options.dir.display()))),
-        }
-    }
 }
 
 fn flush_function(

@@ -13,7 +13,7 @@ use super::settings::Settings;
 pub struct Peer {
     pub name: String,
     pub roles: Vec<String>,
-    /// Where it can be reached: what for (see `arrivals`) and host:port.
+    /// Where it can be reached: what for (see `tcp_arrivals`) and host:port.
     pub addresses: Vec<(String, String)>,
     /// Another with each start of the process.
     pub boot: u128,

@@ -13,12 +13,12 @@ use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::arrivals::Arrivals;
 use super::error::{NetError, Refusal};
 use super::link::{Handler, Identity, Link, LinkState, Listening, Net, Peer};
 use super::memory_relay::{Faults, join};
 use super::settings::Settings;
 use super::tcp::next_connection;
+use super::tcp_arrivals::Arrivals;
 use super::tcp_connection::{AcceptedLink, Connection};
 use super::tcp_dialer::{Connect, Dialed, DialedLink};
 use super::tcp_entry::{Entry, EntryError};

@@ -1,8 +1,8 @@
 use super::*;
 use crate::backoff::Backoff;
 use crate::model::units::Millis;
-use crate::net::arrivals::LISTENS_AT;
 use crate::net::fixture_tests::*;
+use crate::net::tcp_arrivals::LISTENS_AT;
 
 /// Node `a` with a link to node `b`.
 struct Pair {

@@ -15,7 +15,6 @@
 //!
 //! Invariant: a role knows messages, never who receives them.
 
-pub mod arrivals;
 pub mod caller;
 pub mod control;
 pub mod error;
@@ -43,6 +42,7 @@ pub mod settings;
 mod stream_state;
 mod streams;
 pub mod tcp;
+pub mod tcp_arrivals;
 mod tcp_connection;
 mod tcp_dialer;
 mod tcp_entry;

@@ -15,12 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::arrivals::Arrivals;
 use super::error::NetError;
 use super::handshake::is_name;
 use super::link::{Handler, Identity, Link, LinkState, Listening, Net};
 use super::refusals::{Note, Refusals};
 use super::settings::Settings;
+use super::tcp_arrivals::Arrivals;
 use super::tcp_connection::{AcceptedLink, Connection};
 use super::tcp_dialer::{Connect, Dialed, DialedLink};
 use super::tcp_entry::{Entered, Entry, EntryError, Halves, Io};

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::arrivals::Arrivals;
 use super::error::NetError;
 use super::link::{Link, LinkState};
+use super::tcp_arrivals::Arrivals;
 use super::tcp_connection::{AcceptedLink, Connection};
 use super::tcp_entry::EntryError;
 use super::tcp_stream::{StreamReader, StreamWriter};
@@ -140,6 +140,8 @@ struct Dialing {
 
 /// A connection that lasted shorter than this was not worth an immediate new one.
 const SETTLED: Duration = Duration::from_secs(1);
+/// The pause before a peer is dialed that has arrived. Two that end each other's connections would dial all the time.
+const ARRIVED: Duration = Duration::from_millis(50);
 
 impl Dialing {
     async fn run(self) {
@@ -147,13 +149,16 @@ impl Dialing {
         let mut logged = None;
         loop {
             let mut begun = None;
-            let arrival = self.connector.arrivals().next_of(&self.address);
+            let mut arrival = self.connector.arrivals().next_of(&self.address);
             let reason = match self.connector.connect(&self.address, &self.link_state).await {
                 Ok(Dialed { connection, run }) => {
                     info!(address = %self.address, peer = connection.peer().name, "connected");
                     logged = None;
                     begun = Some(crate::clock::instant());
-                    self.keep(connection, run).await
+                    let reason = self.keep(connection, run).await;
+                    // It was there all the time: only what comes now is new.
+                    arrival = self.connector.arrivals().next_of(&self.address);
+                    reason
                 }
                 Err(error) => {
                     self.link_state.send_if_modified(|state| update_reason(state, &error.to_string()));
@@ -171,15 +176,18 @@ impl Dialing {
             }
             let has_settled = begun.is_some_and(|begun| begun.elapsed() >= SETTLED);
             failures = if has_settled { 1 } else { failures + 1 };
-            let pause = tokio::time::sleep(self.backoff.delay(failures).duration());
-            match begun {
-                // Who takes connections and ends them would be dialed without any pause.
-                Some(_) => pause.await,
-                None => tokio::select! {
-                    () = pause => {}
-                    () = arrival => {}
-                },
-            }
+            self.pause(failures, arrival).await;
+        }
+    }
+
+    /// Until the next attempt.
+    async fn pause(&self, failures: u32, arrival: impl Future<Output = ()>) {
+        let whole = self.backoff.delay(failures).duration();
+        let least = whole.min(ARRIVED);
+        tokio::time::sleep(least).await;
+        tokio::select! {
+            () = tokio::time::sleep(whole.saturating_sub(least)) => {}
+            () = arrival => {}
         }
     }
 

@@ -22,9 +22,9 @@ use crate::metrics::Metrics;
 use crate::model::catalog::Catalog;
 use crate::model::mode::{Mode, Modes, Tier};
 use crate::model::task::{BootId, Role};
-use crate::net::arrivals::LISTENS_AT;
 use crate::net::link::{Fingerprint, Identity, Peer};
 use crate::net::peers::{Directories, Finder};
+use crate::net::tcp_arrivals::LISTENS_AT;
 use crate::net::whereabouts;
 use crate::query::query_service::{self, QueryService};
 

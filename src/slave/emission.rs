@@ -194,7 +194,10 @@ impl Emission {
         }
         (self.base, self.written) = (None, None);
         self.dirty.extend(known.blocks);
-        self.unannounced = known.applied.iter().map(|(source, _)| source.clone()).collect();
+        // What is announced here already need not be again: that can be thousands of requests.
+        let is_new = |source: &SourceId, ours| standing.announced.get(source).is_none_or(|theirs| !theirs.covers(ours));
+        let new = known.applied.iter().filter(|(source, ours)| is_new(source, ours));
+        self.unannounced = new.map(|(source, _)| source.clone()).collect();
     }
 
     /// May an emission begin now, and is there anything to say? `force`: without regard to the pace.

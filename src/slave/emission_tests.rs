@@ -79,7 +79,7 @@ fn unavailable() -> TierError {
 #[test]
 fn a_small_emission_is_one_write_and_builds_on_where_the_sink_stands() {
     let mut owner = Owner::new(5, 9, 0..1);
-    owner.stands(0, standing(Tip::new(3, 8), applied(9)));
+    owner.stands(0, standing(Tip::new(3, 8), applied(8)));
     let writes = owner.emit(10);
     let [write] = writes.as_slice() else { panic!("one write") };
     assert_eq!((write.expect, write.tip), (Tip::new(3, 8), Tip::new(5, 1)));
@@ -122,6 +122,20 @@ fn an_owner_is_silent_until_it_knows_all_that_was_announced() {
     owner.stands(5, standing(Tip::new(3, 8), applied(9)));
     assert_eq!(owner.emit(60).len(), 1);
     assert_eq!(owner.emission.report().trouble, None);
+}
+
+#[test]
+fn a_new_owner_announces_what_is_not_announced_yet_and_no_more() {
+    let request = |key: &str| SourceId::request("orders", key);
+    let mut announced = applied(9);
+    announced.add(&request("known"), Span::new(Position(0), Position(2)), 70);
+    let mut owner = Owner::new(5, 12, 0..1);
+    for key in ["known", "new"] {
+        owner.applied.add(&request(key), Span::new(Position(0), Position(2)), 70);
+    }
+    owner.stands(0, standing(Tip::new(3, 8), announced));
+    let write = owner.begin(10);
+    assert_eq!(write.announce, owner.applied.delta([&source(), &request("new")]));
 }
 
 #[test]

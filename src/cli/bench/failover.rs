@@ -161,7 +161,8 @@ impl Failover {
     /// Notes in the list that `victim` was killed or stopped `took` ago.
     fn note(&mut self, kind: Kind, victim: &str, took: Duration) -> Result<()> {
         let Some(list) = &mut self.list else { return Ok(()) };
-        let at = chrono::Utc::now() - took;
+        let at_ms = Clock::System.now_ms() - took.as_millis() as i64;
+        let at = chrono::DateTime::from_timestamp_millis(at_ms).unwrap_or_default();
         Ok(writeln!(list, "{} {victim} {kind:?} {} ms", at.format("%FT%T%.3fZ"), took.as_millis())?)
     }
 

@@ -108,8 +108,8 @@ fn clients_that_never_slow_down_are_held_off_in_bounded_memory() {
         peaks.iter().map(|peak| peak >> 20).collect::<Vec<_>>()
     );
     assert!(accepted > 0, "some of it gets through");
-    // Held off: either refused, or made to wait for longer than one request's own work takes.
-    assert!(refused > 0 || flood.longest.get() > Duration::from_millis(100), "nobody was held off: {accepted} rows");
+    // Held off: either refused, or made to wait for longer than one request's own work takes, some milliseconds.
+    assert!(refused > 0 || flood.longest.get() > Duration::from_millis(25), "nobody was held off: {accepted} rows");
     let (filled, last) = (peaks[FILLED - 1], peaks[ROUNDS - 1]);
     assert!(last < PEAK, "{} MiB", last >> 20);
     assert!(last < filled + GROWTH, "the same load goes on growing: {peaks:?}");

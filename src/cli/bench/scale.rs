@@ -15,7 +15,7 @@ use super::{machine, pipeline};
 use crate::admin::view::{ClusterView, TaskKind};
 use crate::clock;
 
-/// Enough work in the fold that everything around it is small.
+/// So much work in the fold that what is around it is a quarter of it.
 const METRICS: u32 = 192;
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "every test program uses some of it")]
 
+pub mod kafka;
 pub mod mariadb;
 
 use std::fs;

@@ -68,6 +68,7 @@ impl KafkaMq {
             waits: waits.clone(),
             sender: keeper.clone(),
             commands,
+            runtime: runtime.clone(),
             state: State::default(),
         };
         let started = thread::Builder::new().name("kafka keeper".into()).spawn(move || keeping.run());

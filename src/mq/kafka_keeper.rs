@@ -2,7 +2,8 @@
 //! topic is another one than before.
 //!
 //! Invariant: what a look says was true at some moment after it was asked for. A topic that is gone is made again, and a log
-//! that ends before where it was seen to end is another log: nothing that was read ahead of the old one is given.
+//! that ends before where it was seen to end is another log: nothing that was read ahead of the old one is given. A partition
+//! whose leader is away keeps no other one waiting: it is asked for apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -14,7 +15,8 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::producer::Producer;
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot};
 use tracing::{error, info, warn};
 
 use super::Offset;
@@ -32,6 +34,8 @@ use crate::tier::TierError;
 const IDLE_TICK: Duration = Duration::from_millis(500);
 /// Between two looks at whether the topic is there.
 const SUSPECT_EVERY: Duration = Duration::from_millis(300);
+/// Partitions that are asked for apart at once; others wait.
+const APART_AT_ONCE: usize = 8;
 /// For batches that are on their way when this process ends.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
 
@@ -42,11 +46,34 @@ pub struct Ends {
     pub end: Offset,
 }
 
+impl Ends {
+    fn of(low: i64, end: i64) -> Looked {
+        match (Offset::try_from(low), Offset::try_from(end)) {
+            (Ok(low), Ok(end)) if low <= end => Ok(Self { low, end }),
+            _ => Err(unavailable(format!(
+                "Kafka's log goes from {low} to {end}: it was replaced while it was looked at"
+            ))),
+        }
+    }
+}
+
 pub type Looked = Result<Ends, TierError>;
 pub type Waiter = oneshot::Sender<Result<(), TierError>>;
 
+type Lookers = Vec<oneshot::Sender<Looked>>;
+
+/// Who wants to know of a partition that is being asked for.
+#[derive(Default)]
+struct Apart {
+    waiting: Lookers,
+    /// They came when the question was on its way: its answer may be older than their call.
+    later: Lookers,
+}
+
 pub enum Command {
     Look(PartitionId, oneshot::Sender<Looked>),
+    /// What came of a partition that was asked for apart.
+    Apart(PartitionId, Looked),
     /// Something came, or somebody began to wait.
     Stir,
     Suspect(Suspicion),
@@ -61,11 +88,16 @@ pub struct Keeper {
     pub waits: Arc<Mutex<Waits<Waiter>>>,
     pub sender: Sender<Command>,
     pub commands: Receiver<Command>,
+    pub runtime: Handle,
     pub state: State,
 }
 
-#[derive(Default)]
 pub struct State {
+    /// Could not be looked at with the others, the last time.
+    sick: BTreeSet<PartitionId>,
+    /// Those that are being asked for apart.
+    apart: BTreeMap<PartitionId, Apart>,
+    apart_at_once: Arc<Semaphore>,
     /// The highest end that was seen.
     ends: BTreeMap<PartitionId, Offset>,
     suspicion: Option<Suspicion>,
@@ -76,10 +108,26 @@ pub struct State {
     retired: Vec<Arc<Clients>>,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            sick: BTreeSet::new(),
+            apart: BTreeMap::new(),
+            apart_at_once: Arc::new(Semaphore::new(APART_AT_ONCE)),
+            ends: BTreeMap::new(),
+            suspicion: None,
+            suspected: None,
+            watched: None,
+            tidied: None,
+            retired: Vec::new(),
+        }
+    }
+}
+
 /// What came in one go.
 #[derive(Default)]
 struct Asked {
-    looks: Vec<(PartitionId, oneshot::Sender<Looked>)>,
+    looks: BTreeMap<PartitionId, Lookers>,
     stirred: bool,
     stop: bool,
 }
@@ -124,7 +172,14 @@ impl Keeper {
 
     fn take(&mut self, command: Command, asked: &mut Asked) {
         match command {
-            Command::Look(partition, answer) => asked.looks.push((partition, answer)),
+            Command::Look(partition, answer) => asked.looks.entry(partition).or_default().push(answer),
+            Command::Apart(partition, looked) => {
+                let Apart { waiting, later } = self.state.apart.remove(&partition).unwrap_or_default();
+                self.found(partition, looked, waiting);
+                if !later.is_empty() {
+                    asked.looks.entry(partition).or_default().extend(later);
+                }
+            }
             Command::Stir => asked.stirred = true,
             Command::Suspect(suspicion) => self.state.suspicion = self.state.suspicion.max(Some(suspicion)),
             Command::Stop => asked.stop = true,
@@ -135,58 +190,104 @@ impl Keeper {
     fn serve(&mut self, asked: Asked) {
         let Asked { mut looks, stirred, .. } = asked;
         // Who gave up need not be answered.
-        looks.retain(|(_, answer)| !answer.is_closed());
-        let mut partitions: BTreeSet<PartitionId> = looks.iter().map(|(partition, _)| *partition).collect();
+        looks.retain(|_, waiting| waiting.iter().any(|answer| !answer.is_closed()));
         if stirred || is_due(self.state.watched, self.settings.watch_interval.duration()) {
             self.state.watched = Some(instant());
-            partitions.extend(lock(&self.waits).partitions());
+            for partition in lock(&self.waits).partitions() {
+                looks.entry(partition).or_default();
+            }
         }
-        if partitions.is_empty() {
+        let (apart, together): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            looks.into_iter().partition(|(partition, _)| self.state.sick.contains(partition));
+        for (partition, waiting) in apart {
+            self.ask_apart(partition, waiting);
+        }
+        if !together.is_empty() {
+            self.look(together);
+        }
+    }
+
+    fn look(&mut self, looks: BTreeMap<PartitionId, Lookers>) {
+        let clients = self.current.get();
+        // Half of what a caller waits: the other half is for asking apart.
+        let patience = self.settings.deadline.duration() / 2;
+        match look(&clients.consumer, &self.settings.topic, looks.keys().copied(), patience) {
+            Ok(mut found) => {
+                for (partition, waiting) in looks {
+                    let nothing = || Err(unavailable("Kafka says nothing of the partition"));
+                    let looked = found.remove(&partition).unwrap_or_else(nothing);
+                    self.found(partition, looked, waiting);
+                }
+            }
+            // One of them, or all.
+            Err(_) => {
+                for (partition, waiting) in looks {
+                    self.ask_apart(partition, waiting);
+                }
+            }
+        }
+    }
+
+    fn ask_apart(&mut self, partition: PartitionId, waiting: Lookers) {
+        self.state.sick.insert(partition);
+        if let Some(apart) = self.state.apart.get_mut(&partition) {
+            apart.later.retain(|answer| !answer.is_closed());
+            apart.later.extend(waiting);
             return;
         }
-        let found = self.look(&partitions);
-        self.wake(&found);
-        for (partition, answer) in looks {
-            // The reader may have given up.
-            let _ = answer.send(found[&partition].clone());
-        }
-    }
-
-    fn look(&mut self, partitions: &BTreeSet<PartitionId>) -> BTreeMap<PartitionId, Looked> {
-        let clients = self.current.get();
-        let found = match look(&clients.consumer, &self.settings, partitions) {
-            Ok(found) => found,
-            Err(failure) => {
-                let error = unavailable(format!("Kafka does not say where logs end: {}", words(&failure)));
-                partitions.iter().map(|partition| (*partition, Err(error.clone()))).collect()
-            }
-        };
-        if found.values().any(Result::is_err) {
-            self.state.suspicion = self.state.suspicion.max(Some(Suspicion::Missing));
-        }
-        for (partition, looked) in &found {
-            let Ok(Ends { end, .. }) = looked else { continue };
-            let seen = self.state.ends.insert(*partition, *end);
-            if let Some(seen) = seen.filter(|seen| end < seen) {
-                error!(%partition, seen, end, "kafka's log went back");
-                // Before anybody hears of it.
-                self.renew();
-            }
-        }
-        found
-    }
-
-    fn wake(&self, found: &BTreeMap<PartitionId, Looked>) {
-        let mut waits = lock(&self.waits);
-        for (partition, looked) in found {
-            let (over, result) = match looked {
-                Ok(Ends { end: 0, .. }) => continue,
-                Ok(Ends { end, .. }) => (waits.arrived(*partition, end - 1), Ok(())),
-                Err(error) => (waits.failed(*partition, 0), Err(error.clone())),
+        self.state.apart.insert(partition, Apart { waiting, later: Vec::new() });
+        let (settings, consumer) = (self.settings.clone(), self.current.get().consumer.clone());
+        let (places, sender, runtime) = (self.state.apart_at_once.clone(), self.sender.clone(), self.runtime.clone());
+        self.runtime.spawn(async move {
+            // Never closed.
+            let _place = places.acquire_owned().await;
+            let asking = runtime.spawn_blocking(move || {
+                let (topic, number) = (&settings.topic, i32::from(partition.0));
+                consumer.fetch_watermarks(topic, number, settings.deadline.duration())
+            });
+            let looked = match asking.await {
+                Ok(Ok((low, end))) => Ends::of(low, end),
+                Ok(Err(failure)) => {
+                    Err(unavailable(format!("Kafka does not say where the log ends: {}", words(&failure))))
+                }
+                Err(failure) => Err(unavailable(failure)),
             };
-            // A wait may be dropped at this moment.
-            over.into_iter().for_each(|waiter| drop(waiter.send(result.clone())));
+            // The keeper ends last.
+            let _ = sender.send(Command::Apart(partition, looked));
+        });
+    }
+
+    /// What is now known of a partition.
+    fn found(&mut self, partition: PartitionId, looked: Looked, waiting: Lookers) {
+        match &looked {
+            Ok(Ends { end, .. }) => {
+                self.state.sick.remove(&partition);
+                let seen = self.state.ends.insert(partition, *end);
+                if let Some(seen) = seen.filter(|seen| end < seen) {
+                    error!(%partition, seen, end, "kafka's log went back");
+                    // Before anybody hears of it.
+                    self.renew();
+                }
+            }
+            Err(_) => {
+                self.state.sick.insert(partition);
+                self.state.suspicion = self.state.suspicion.max(Some(Suspicion::Missing));
+            }
         }
+        self.wake(partition, &looked);
+        // A reader may have given up.
+        waiting.into_iter().for_each(|answer| drop(answer.send(looked.clone())));
+    }
+
+    fn wake(&self, partition: PartitionId, looked: &Looked) {
+        let mut waits = lock(&self.waits);
+        let (over, result) = match looked {
+            Ok(Ends { end: 0, .. }) => return,
+            Ok(Ends { end, .. }) => (waits.arrived(partition, end - 1), Ok(())),
+            Err(error) => (waits.failed(partition, 0), Err(error.clone())),
+        };
+        // A wait may be dropped at this moment.
+        over.into_iter().for_each(|waiter| drop(waiter.send(result.clone())));
     }
 
     /// Finds out about what is suspected.
@@ -261,36 +362,27 @@ impl Keeper {
 /// Asks the leaders of these partitions.
 fn look(
     consumer: &BaseConsumer<Context>,
-    settings: &Settings,
-    partitions: &BTreeSet<PartitionId>,
+    topic: &str,
+    partitions: impl Iterator<Item = PartitionId> + Clone,
+    patience: Duration,
 ) -> KafkaResult<BTreeMap<PartitionId, Looked>> {
     use rdkafka::Offset::{Beginning, End};
-    let deadline = settings.deadline.duration();
     let ask = |what: rdkafka::Offset| -> KafkaResult<TopicPartitionList> {
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for partition in partitions {
-            list.add_partition_offset(&settings.topic, i32::from(partition.0), what)?;
+        let mut list = TopicPartitionList::new();
+        for partition in partitions.clone() {
+            list.add_partition_offset(topic, i32::from(partition.0), what)?;
         }
         // Kafka's protocol takes these two in place of a time.
-        consumer.offsets_for_times(list, deadline)
+        consumer.offsets_for_times(list, patience)
     };
     // The beginning first: it never passes an end that is asked for later.
     let (lows, ends) = (ask(Beginning)?, ask(End)?);
-    let offset = |list: &TopicPartitionList, partition: &PartitionId| -> Result<Offset, TierError> {
-        let found = list.find_partition(&settings.topic, i32::from(partition.0));
+    let offset = |list: &TopicPartitionList, partition: PartitionId| -> Result<i64, TierError> {
+        let found = list.find_partition(topic, i32::from(partition.0));
         let found = found.ok_or_else(|| unavailable("Kafka says nothing of the partition"))?;
         found.error().map_err(|error| unavailable(words(&error)))?;
-        match found.offset() {
-            rdkafka::Offset::Offset(offset) if offset >= 0 => Ok(offset as Offset),
-            other => Err(unavailable(format!("Kafka says {other:?} where an offset should be"))),
-        }
+        found.offset().to_raw().ok_or_else(|| unavailable("Kafka says no offset"))
     };
-    let ends_of = |partition: &PartitionId| {
-        let (low, end) = (offset(&lows, partition)?, offset(&ends, partition)?);
-        match low <= end {
-            true => Ok(Ends { low, end }),
-            false => Err(unavailable("Kafka's log was replaced while it was looked at")),
-        }
-    };
-    Ok(partitions.iter().map(|partition| (*partition, ends_of(partition))).collect())
+    let ends_of = |partition: PartitionId| Ends::of(offset(&lows, partition)?, offset(&ends, partition)?);
+    Ok(partitions.clone().map(|partition| (partition, ends_of(partition))).collect())
 }

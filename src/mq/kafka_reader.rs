@@ -143,7 +143,7 @@ impl Reading {
         let (clients, settings, keeper) = (clients.clone(), self.settings.clone(), self.keeper.clone());
         let (partition, from) = (wanted.partition, wanted.from);
         // It waits for librdkafka's own thread. With the guard inside nobody else reads before that is done.
-        let placing = self.runtime.spawn_blocking(move || {
+        let placing = self.runtime.spawn_blocking(move || -> KafkaResult<Guard> {
             let moved = match guard.as_mut() {
                 Some(reader) if reader.is_sound => reader.seek(&clients.consumer, &settings, partition, from).is_ok(),
                 _ => false,
@@ -154,7 +154,7 @@ impl Reading {
             }
             Ok(guard)
         });
-        let placed: KafkaResult<Guard> = placing.await.map_err(|error| unavailable(error.to_string()))?;
+        let placed = placing.await.map_err(|error| unavailable(error.to_string()))?;
         placed.map_err(|error| unavailable(words(&error)))
     }
 }

@@ -225,7 +225,7 @@ fn a_topic_that_is_deleted_is_made_again_as_it_was() {
     for number in 0..10 {
         assert_eq!(wait(mq.publish(P0, batch(number, 100))).unwrap(), number);
     }
-    let deleted = admin(&server.url()).delete_topics(&[&settings.topic], &AdminOptions::new());
+    let deleted = admin(&server.url()).delete_topics(&[settings.topic.as_str()], &AdminOptions::new());
     wait(deleted).unwrap();
     let read = eventually("its end is seen", || wait(mq.read(P0, 10, 1)).ok().filter(|read| read.end < 10));
     assert_eq!(read.batches.len(), 0);

@@ -344,7 +344,13 @@ impl Keeper {
 
     /// What need not happen at once.
     fn tidy(&mut self) {
-        self.state.retired.retain(|clients| Arc::strong_count(clients) > 1);
+        let retired = std::mem::take(&mut self.state.retired);
+        let (unused, used): (Vec<_>, _) = retired.into_iter().partition(|clients| Arc::strong_count(clients) == 1);
+        self.state.retired = used;
+        if !unused.is_empty() {
+            // Their farewell to brokers may take a while.
+            self.runtime.spawn_blocking(move || drop(unused));
+        }
         if !is_due(self.state.tidied, IDLE_TICK) {
             return;
         }

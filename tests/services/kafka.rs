@@ -197,7 +197,7 @@ controlled.shutdown.enable=false
     fn add_options(&self, command: &mut Command) {
         command
             .args(["-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
-            .args(["-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"])
+            .args(["-Djava.awt.headless=true", "-Dlog4j2.level=WARN"])
             .arg("-cp")
             .arg(jars().expect("the jars are installed").join("*"));
     }

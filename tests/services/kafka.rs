@@ -20,7 +20,7 @@ const READY: Duration = Duration::from_secs(90);
 /// Runs a program in the background, tells its number, and kills it when the input ends.
 const LEASH: &str = r#"exec 3<&0; log=$1; shift
 "$@" </dev/null >>"$log" 2>&1 3<&- &
-child=$!; echo $child; exec 1>&-; cat <&3 >/dev/null; kill -9 $child 2>/dev/null; wait $child"#;
+child=$!; echo $child; exec 1>&- 2>/dev/null; cat <&3 >/dev/null; kill -9 $child 2>/dev/null; wait $child"#;
 
 pub struct Kafka {
     port: u16,

@@ -4,6 +4,15 @@
 //! until it is trimmed. One behaviour suite holds every adapter to it (`tests/joints`).
 
 pub mod embedded;
+pub mod kafka;
+mod kafka_clients;
+mod kafka_error;
+mod kafka_keeper;
+mod kafka_publisher;
+mod kafka_reader;
+mod kafka_settings;
+mod kafka_topic;
+mod kafka_trimmer;
 pub mod memory;
 pub mod remote;
 mod remote_publisher;

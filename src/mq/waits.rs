@@ -80,6 +80,11 @@ impl<T> Waits<T> {
         self.waits.is_empty()
     }
 
+    /// Those that somebody waits for.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
+        self.waits.keys().copied()
+    }
+
     /// What the store is to watch for from now on, where that differs from what it was told before.
     pub fn news(&mut self) -> Vec<(PartitionId, Option<Offset>)> {
         let mut news = Vec::new();

@@ -10,7 +10,10 @@ mod hot;
 mod kv;
 mod lent;
 mod mq;
+mod mq_kafka;
 mod remote;
+#[path = "../services/mod.rs"]
+mod services;
 mod sink;
 
 use std::fs;

@@ -18,7 +18,7 @@ use holdfast::tier::TierError;
 use tempfile::TempDir;
 
 use crate::lent::{Loan, in_memory};
-use crate::{CACHE_BYTES, P0, P1, PARTITIONS, batch, copy_dir, wait};
+use crate::{CACHE_BYTES, P0, P1, PARTITIONS, batch, copy_dir, mq_kafka, wait};
 
 fn embedded(dir: &TempDir) -> EmbeddedMq {
     EmbeddedMq::open(dir.path(), PARTITIONS, CACHE_BYTES).unwrap()
@@ -37,6 +37,9 @@ fn each(suite: impl Fn(Arc<dyn Mq>)) {
     let third = TempDir::new().unwrap();
     for mq in [Arc::new(MemoryMq::new(PARTITIONS)) as Arc<dyn Mq>, Arc::new(embedded(&third))] {
         suite(Loan::of(Lent { mq, ..in_memory(PARTITIONS) }).mq());
+    }
+    if let Some(kafka) = mq_kafka::fresh() {
+        suite(kafka);
     }
 }
 

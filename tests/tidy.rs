@@ -111,6 +111,10 @@ fn folder(path: &str) -> &str {
 /// The floor that a file's name puts it on.
 fn floor(path: &str) -> u8 {
     let stem = stem(path);
+    if path == "config/secret.rs" {
+        // What adapters log in with.
+        return 2;
+    }
     match folder(path) {
         "model" => return 0,
         "cli" | "node" | "config" => return 5,

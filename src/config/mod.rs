@@ -5,7 +5,7 @@
 
 mod error;
 mod layers;
-mod secret;
+pub mod secret;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

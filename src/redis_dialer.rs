@@ -10,8 +10,8 @@ use ::redis::cluster_async::ClusterConnection;
 use ::redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult, TlsCertificates,
-    Value, cmd,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult,
+    TlsCertificates, Value, cmd,
 };
 use thiserror::Error;
 use tokio::time::timeout;
@@ -108,7 +108,8 @@ impl Dialer {
             Some(file) => {
                 let file = folder.join(file);
                 let pem = std::fs::read(&file);
-                let pem = pem.map_err(|error| wrong("authority", format!("cannot read {}: {error}", file.display())))?;
+                let pem =
+                    pem.map_err(|error| wrong("authority", format!("cannot read {}: {error}", file.display())))?;
                 Some(TlsCertificates { client_tls: None, root_cert: Some(pem) })
             }
         };
@@ -156,7 +157,9 @@ impl Dialer {
         match connection.servers().await {
             Ok(servers) => self.check(&servers)?,
             // A node is down: that is for the calls to its partitions to find.
-            Err(error) if self.need.cluster => warn!(tier = self.tier, %error, "not all nodes of redis could be looked at"),
+            Err(error) if self.need.cluster => {
+                warn!(tier = self.tier, %error, "not all nodes of redis could be looked at")
+            }
             Err(error) => return Err(self.unreachable(error)),
         }
         Ok(connection)
@@ -164,7 +167,9 @@ impl Dialer {
 
     pub fn check(&self, servers: &[ServerInfo]) -> Result<(), RedisError> {
         match servers.iter().find_map(|server| server.misfit(self.need)) {
-            Some(reason) => Err(RedisError::Misfit { tier: self.tier, reason: format!("{} ({})", reason, self.address) }),
+            Some(reason) => {
+                Err(RedisError::Misfit { tier: self.tier, reason: format!("{} ({})", reason, self.address) })
+            }
             None => Ok(()),
         }
     }

@@ -29,7 +29,7 @@ use crate::model::block::{BlockKey, Day, MetricTableId};
 use crate::model::codec::{self, CodecError};
 use crate::model::id::{Key, PartitionId, Tip};
 use crate::place::SinkPlace;
-use crate::redis_reply::{List, add_progress, progress_value, source_field, text, parse_tip, tip_text};
+use crate::redis_reply::{List, add_progress, parse_tip, progress_value, source_field, text, tip_text};
 use crate::redis_store::{Call, Lua, RedisError, RedisStore, Settings};
 use crate::tier::{Sink, SinkQuery, SinkRead, SinkStanding, SinkWrite, TierError, TierFuture, TierUsage, check_chain};
 
@@ -143,7 +143,8 @@ impl RedisCache {
         args.extend(write.forget.iter().map(source_field));
         for ((table, day), group) in groups(write) {
             keys.push(self.group_key(partition, table, day));
-            let live = (i64::from(day) - kept) * DAY_SECONDS - self.clock.now_ms().div_euclid(1_000).rem_euclid(DAY_SECONDS);
+            let live =
+                (i64::from(day) - kept) * DAY_SECONDS - self.clock.now_ms().div_euclid(1_000).rem_euclid(DAY_SECONDS);
             let numbers = [live.clamp(-1, LONGEST_SECONDS), group.put.len() as i64, group.remove.len() as i64];
             args.extend([day_field(table, day).into(), tip_text(group.newest).into()]);
             args.extend(numbers.map(|number| Bytes::from(number.to_string())));

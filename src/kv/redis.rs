@@ -237,12 +237,7 @@ impl RedisKv {
         Err(self.store.unavailable("somebody else trims the same chunks"))
     }
 
-    async fn old_entries(
-        &self,
-        partition: PartitionId,
-        through: Tip,
-        before_ms: i64,
-    ) -> Result<Vec<Entry>, TierError> {
+    async fn old_entries(&self, partition: PartitionId, through: Tip, before_ms: i64) -> Result<Vec<Entry>, TierError> {
         let mut command = Cmd::new();
         command.arg("ZRANGEBYLEX").arg(self.store.key(partition, "chunks"));
         command.arg("-").arg(format!("({}~", tip_text(through))).arg("LIMIT").arg(0).arg(TRIM_STEP);

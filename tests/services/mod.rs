@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "every test program uses some of it")]
 
 pub mod mariadb;
+pub mod redis;
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,6 +1,6 @@
 //! Does a Redis server fit its job, and if not, what to change.
 //!
-//! Invariant: what a server says of itself decides, as often as a connection is made; a misfit is named with its remedy.
+//! Invariant: what a server says of itself decides; a misfit is named with its remedy.
 
 use std::fmt;
 

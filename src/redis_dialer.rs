@@ -1,6 +1,7 @@
 //! Makes connections to a Redis server or cluster, and looks at the servers before anything is entrusted to them.
 //!
-//! Invariant: a connection that was given out led to servers that fit, or to a cluster of which none that answered did not.
+//! Invariant: a connection to a single server led to one that fits. A cluster's nodes come and go, also those that are away
+//! while it is dialed: they are looked at when the tier is opened.
 
 use std::path::Path;
 
@@ -15,7 +16,6 @@ use ::redis::{
 };
 use thiserror::Error;
 use tokio::time::timeout;
-use tracing::warn;
 
 use crate::config::secret::SecretError;
 use crate::redis_check::{Need, ServerInfo};
@@ -136,7 +136,7 @@ impl Dialer {
 
     /// Connects and looks at the servers.
     pub async fn dial(&self) -> Result<Connection, RedisError> {
-        // A cluster is asked for its nodes, and these are connected to; then all are asked about themselves.
+        // A cluster's nodes that are away cost up to two attempts to connect.
         let limit = self.settings.connect_timeout.duration() * 4;
         let late = |_| self.unreachable(format!("no connection within {} ms", limit.as_millis()));
         timeout(limit, self.dial_now()).await.map_err(late)?
@@ -153,16 +153,22 @@ impl Dialer {
             }
             Way::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
         }
-        .map_err(|error| self.unreachable(error))?;
-        match connection.servers().await {
-            Ok(servers) => self.check(&servers)?,
-            // A node is down: that is for the calls to its partitions to find.
-            Err(error) if self.need.cluster => {
-                warn!(tier = self.tier, %error, "not all nodes of redis could be looked at")
-            }
-            Err(error) => return Err(self.unreachable(error)),
+        .map_err(|error| self.refused(&error))?;
+        if !self.need.cluster {
+            let servers = connection.servers().await.map_err(|error| self.unreachable(error))?;
+            self.check(&servers)?;
         }
         Ok(connection)
+    }
+
+    fn refused(&self, error: &::redis::RedisError) -> RedisError {
+        match error.to_string() {
+            said if said.contains("cluster support disabled") => RedisError::Misfit {
+                tier: self.tier,
+                reason: format!("{} are no cluster, which several urls mean: give one url ({said})", self.address),
+            },
+            said => self.unreachable(said),
+        }
     }
 
     pub fn check(&self, servers: &[ServerInfo]) -> Result<(), RedisError> {

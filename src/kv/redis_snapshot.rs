@@ -152,9 +152,11 @@ async fn write_parts(
     if new.parts > MOST_PARTS {
         return Err(store.unavailable(format!("a snapshot of {} bytes is more than Redis is given", state.len())));
     }
-    let writes = part_keys(store, partition, &new).zip(state.chunks(PART_BYTES)).map(|(key, part)| async move {
+    let parts = (0..new.parts).map(|part| state.slice(part * PART_BYTES..state.len().min((part + 1) * PART_BYTES)));
+    let parts: Vec<(String, Bytes)> = part_keys(store, partition, &new).zip(parts).collect();
+    let writes = parts.into_iter().map(|(key, part)| async move {
         let mut command = cmd("SET");
-        command.arg(key).arg(part).arg("PX").arg(live.as_millis() as u64);
+        command.arg(key).arg(&part[..]).arg("PX").arg(live.as_millis() as u64);
         store.command(partition, &command, part.len()).await.map(drop)
     });
     stream::iter(writes).buffer_unordered(PARTS_AT_ONCE).try_collect::<()>().await?;

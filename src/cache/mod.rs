@@ -4,3 +4,5 @@
 //! `incomplete`.
 
 pub mod memory;
+pub mod redis;
+mod redis_read;

@@ -6,6 +6,8 @@
 pub mod embedded;
 mod embedded_place;
 pub mod memory;
+pub mod redis;
+mod redis_snapshot;
 pub mod remote;
 
 use bytes::Bytes;

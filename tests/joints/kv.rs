@@ -2,6 +2,7 @@
 //!
 //! Invariant: see `holdfast::kv`.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,27 +24,59 @@ fn embedded(dir: &TempDir) -> EmbeddedKv {
     EmbeddedKv::open(dir.path(), PARTITIONS, CACHE_BYTES).unwrap()
 }
 
-fn each(suite: impl Fn(Arc<dyn Kv>)) {
-    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    suite(Arc::new(MemoryKv::new(PARTITIONS)));
-    suite(Arc::new(embedded(&dir)));
-    for kv in [Arc::new(MemoryKv::new(PARTITIONS)) as Arc<dyn Kv>, Arc::new(embedded(&other))] {
-        suite(Arc::new(RemoteKv::new(&Loan::of(Lent { kv, ..in_memory(PARTITIONS) }).store())));
-    }
+/// All of the suite, on a fresh tier each time.
+pub fn suite(fresh: &dyn Fn() -> Arc<dyn Kv>) {
+    let parts: [fn(Arc<dyn Kv>); 6] = [
+        the_head_is_what_the_appends_made_it_and_chunks_come_back_in_order,
+        a_read_gives_at_least_one_chunk_and_stops_at_its_limit,
+        i5_an_append_that_builds_elsewhere_is_refused_and_changes_nothing,
+        a_reader_that_stands_outside_the_chain_is_told_so,
+        trimming_goes_by_time_and_by_id_and_the_head_says_what_is_gone,
+        i5_a_snapshot_of_an_older_epoch_does_not_replace_a_newer_one,
+    ];
+    parts.iter().for_each(|part| part(fresh()));
+}
+
+#[test]
+fn the_kv_tier_in_memory_is_one() {
+    suite(&|| Arc::new(MemoryKv::new(PARTITIONS)));
+}
+
+#[test]
+fn the_embedded_kv_tier_is_one() {
+    let dirs = RefCell::new(Vec::new());
+    suite(&|| {
+        let dir = TempDir::new().unwrap();
+        let kv = embedded(&dir);
+        dirs.borrow_mut().push(dir);
+        Arc::new(kv)
+    });
+}
+
+#[test]
+fn a_kv_tier_in_another_process_is_one() {
+    let dirs = RefCell::new(Vec::new());
+    suite(&|| {
+        let dir = TempDir::new().unwrap();
+        let kv = Arc::new(embedded(&dir));
+        dirs.borrow_mut().push(dir);
+        Arc::new(RemoteKv::new(&Loan::of(Lent { kv, ..in_memory(PARTITIONS) }).store()))
+    });
+    suite(&|| Arc::new(RemoteKv::new(&Loan::of(in_memory(PARTITIONS)).store())));
 }
 
 /// Appends chunk after chunk, and remembers what the head must be.
-struct Writer {
-    head: Head,
+pub struct Writer {
+    pub head: Head,
 }
 
 impl Writer {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { head: Head::default() }
     }
 
     /// The next append of `epoch`; its time is its number.
-    fn next(&mut self, epoch: u64) -> Append {
+    pub fn next(&mut self, epoch: u64) -> Append {
         let previous = self.head.tip;
         let id = tip(epoch, previous.number + 1);
         let number = u128::from(id.number);
@@ -58,7 +91,7 @@ impl Writer {
         Append { chunk: chunk(previous, id, number as i64), offset: self.head.offset, applied, forget }
     }
 
-    fn append(&mut self, kv: &dyn Kv, epoch: u64, count: usize) {
+    pub fn append(&mut self, kv: &dyn Kv, epoch: u64, count: usize) {
         for _ in 0..count {
             let append = self.next(epoch);
             wait(kv.append(P0, append)).unwrap();
@@ -66,7 +99,7 @@ impl Writer {
     }
 }
 
-fn read_all(kv: &dyn Kv, after: Tip) -> Option<Vec<Chunk>> {
+pub fn read_all(kv: &dyn Kv, after: Tip) -> Option<Vec<Chunk>> {
     let (mut all, mut after) = (Vec::new(), after);
     loop {
         match wait(kv.chunks(P0, after, 50_000)).unwrap() {
@@ -80,118 +113,96 @@ fn read_all(kv: &dyn Kv, after: Tip) -> Option<Vec<Chunk>> {
     }
 }
 
-#[test]
-fn the_head_is_what_the_appends_made_it_and_chunks_come_back_in_order() {
-    each(|kv| {
-        assert_eq!(wait(kv.head(P0)).unwrap(), Head::default());
-        assert_eq!(read_all(&*kv, Tip::default()), Some(Vec::new()));
-        let mut writer = Writer::new();
-        writer.append(&*kv, 1, 10);
-        writer.append(&*kv, 3, 10);
-        assert_eq!(wait(kv.head(P0)).unwrap(), writer.head);
-        assert_eq!(wait(kv.head(P1)).unwrap(), Head::default());
-        let chunks = read_all(&*kv, Tip::default()).unwrap();
-        let ids: Vec<Tip> = chunks.iter().map(|chunk| chunk.id).collect();
-        assert_eq!(ids, (1..=20).map(|n| tip(if n > 10 { 3 } else { 1 }, n)).collect::<Vec<_>>());
-        assert_eq!(chunks[10], chunk(tip(1, 10), tip(3, 11), 11));
-        assert_eq!(read_all(&*kv, tip(1, 10)).unwrap().len(), 10);
-        assert_eq!(read_all(&*kv, tip(3, 20)), Some(Vec::new()));
-    });
+fn the_head_is_what_the_appends_made_it_and_chunks_come_back_in_order(kv: Arc<dyn Kv>) {
+    assert_eq!(wait(kv.head(P0)).unwrap(), Head::default());
+    assert_eq!(read_all(&*kv, Tip::default()), Some(Vec::new()));
+    let mut writer = Writer::new();
+    writer.append(&*kv, 1, 10);
+    writer.append(&*kv, 3, 10);
+    assert_eq!(wait(kv.head(P0)).unwrap(), writer.head);
+    assert_eq!(wait(kv.head(P1)).unwrap(), Head::default());
+    let chunks = read_all(&*kv, Tip::default()).unwrap();
+    let ids: Vec<Tip> = chunks.iter().map(|chunk| chunk.id).collect();
+    assert_eq!(ids, (1..=20).map(|n| tip(if n > 10 { 3 } else { 1 }, n)).collect::<Vec<_>>());
+    assert_eq!(chunks[10], chunk(tip(1, 10), tip(3, 11), 11));
+    assert_eq!(read_all(&*kv, tip(1, 10)).unwrap().len(), 10);
+    assert_eq!(read_all(&*kv, tip(3, 20)), Some(Vec::new()));
 }
 
-#[test]
-fn a_read_gives_at_least_one_chunk_and_stops_at_its_limit() {
-    each(|kv| {
-        let mut writer = Writer::new();
-        writer.append(&*kv, 1, 5);
-        let size = chunk(Tip::default(), tip(1, 1), 1).size();
-        for (limit, expected) in [(0, 1), (size, 1), (size + 1, 2), (usize::MAX, 5)] {
-            let ChunkRead::Next(chunks) = wait(kv.chunks(P0, Tip::default(), limit)).unwrap() else {
-                panic!("the chain is whole");
-            };
-            assert_eq!(chunks.len(), expected, "limit {limit}");
-        }
-    });
-}
-
-#[test]
-fn i5_an_append_that_builds_elsewhere_is_refused_and_changes_nothing() {
-    each(|kv| {
-        let mut writer = Writer::new();
-        writer.append(&*kv, 2, 3);
-        let refused = |append: Append| {
-            let error = wait(kv.append(P0, append)).unwrap_err();
-            assert_eq!(wait(kv.head(P0)).unwrap(), writer.head);
-            assert_eq!(read_all(&*kv, Tip::default()).unwrap().len(), 3);
-            error
+fn a_read_gives_at_least_one_chunk_and_stops_at_its_limit(kv: Arc<dyn Kv>) {
+    let mut writer = Writer::new();
+    writer.append(&*kv, 1, 5);
+    let size = chunk(Tip::default(), tip(1, 1), 1).size();
+    for (limit, expected) in [(0, 1), (size, 1), (size + 1, 2), (usize::MAX, 5)] {
+        let ChunkRead::Next(chunks) = wait(kv.chunks(P0, Tip::default(), limit)).unwrap() else {
+            panic!("the chain is whole");
         };
-        let append = |previous, id| Append {
-            chunk: chunk(previous, id, 9),
-            offset: 99,
-            applied: vec![],
-            forget: vec![source()],
-        };
-        let found = tip(2, 3);
-        let moved = TierError::Moved { tier: "kv", found };
-        assert_eq!(refused(append(tip(2, 2), tip(2, 3))), moved);
-        assert_eq!(refused(append(tip(2, 9), tip(2, 10))), moved);
-        assert_eq!(refused(append(Tip::default(), tip(3, 1))), moved);
-        assert_eq!(refused(append(tip(1, 7), tip(1, 8))), TierError::Fenced { tier: "kv", found });
-        writer.append(&*kv, 3, 1);
-    });
+        assert_eq!(chunks.len(), expected, "limit {limit}");
+    }
 }
 
-#[test]
-fn a_reader_that_stands_outside_the_chain_is_told_so() {
-    each(|kv| {
-        let mut writer = Writer::new();
-        writer.append(&*kv, 1, 3);
-        writer.append(&*kv, 4, 3);
-        for outside in [tip(1, 4), tip(2, 2), tip(4, 7), tip(9, 1), tip(4, 3)] {
-            assert_eq!(read_all(&*kv, outside), None, "{outside}");
-        }
-        assert_eq!(read_all(&*kv, tip(1, 3)).unwrap().len(), 3);
-    });
-}
-
-#[test]
-fn trimming_goes_by_time_and_by_id_and_the_head_says_what_is_gone() {
-    each(|kv| {
-        let mut writer = Writer::new();
-        writer.append(&*kv, 1, 100);
-        wait(kv.trim(P0, tip(1, 90), 41)).unwrap();
-        writer.head.oldest_previous = tip(1, 40);
+fn i5_an_append_that_builds_elsewhere_is_refused_and_changes_nothing(kv: Arc<dyn Kv>) {
+    let mut writer = Writer::new();
+    writer.append(&*kv, 2, 3);
+    let refused = |append: Append| {
+        let error = wait(kv.append(P0, append)).unwrap_err();
         assert_eq!(wait(kv.head(P0)).unwrap(), writer.head);
-        assert_eq!(read_all(&*kv, Tip::default()).unwrap()[0].id, tip(1, 41));
-        assert_eq!(read_all(&*kv, tip(1, 40)).unwrap().len(), 60);
-        assert_eq!(read_all(&*kv, tip(1, 39)), None, "between are chunks that are gone");
-        wait(kv.trim(P0, tip(1, 50), i64::MAX)).unwrap();
-        assert_eq!(wait(kv.head(P0)).unwrap().oldest_previous, tip(1, 50));
-        wait(kv.trim(P0, tip(1, 10), i64::MAX)).unwrap();
-        wait(kv.trim(P0, tip(9, 0), i64::MAX)).unwrap();
-        assert_eq!(wait(kv.head(P0)).unwrap().oldest_previous, tip(1, 100));
-        assert_eq!(read_all(&*kv, Tip::default()), Some(Vec::new()));
-        assert_eq!(read_all(&*kv, tip(1, 100)), Some(Vec::new()));
-        assert_eq!(read_all(&*kv, tip(1, 99)), None);
-        writer.append(&*kv, 1, 1);
-        assert_eq!(read_all(&*kv, Tip::default()).unwrap().len(), 1);
-    });
+        assert_eq!(read_all(&*kv, Tip::default()).unwrap().len(), 3);
+        error
+    };
+    let append =
+        |previous, id| Append { chunk: chunk(previous, id, 9), offset: 99, applied: vec![], forget: vec![source()] };
+    let found = tip(2, 3);
+    let moved = TierError::Moved { tier: "kv", found };
+    assert_eq!(refused(append(tip(2, 2), tip(2, 3))), moved);
+    assert_eq!(refused(append(tip(2, 9), tip(2, 10))), moved);
+    assert_eq!(refused(append(Tip::default(), tip(3, 1))), moved);
+    assert_eq!(refused(append(tip(1, 7), tip(1, 8))), TierError::Fenced { tier: "kv", found });
+    writer.append(&*kv, 3, 1);
 }
 
-#[test]
-fn i5_a_snapshot_of_an_older_epoch_does_not_replace_a_newer_one() {
-    each(|kv| {
-        assert_eq!(wait(kv.snapshot(P0)).unwrap(), None);
-        let snapshot = |epoch, bytes: usize| Snapshot { epoch, state: Bytes::from(vec![epoch as u8; bytes]) };
-        for stored in [snapshot(2, 3_000_000), snapshot(2, 10), snapshot(3, 0), snapshot(5, 5_000)] {
-            wait(kv.put_snapshot(P0, stored.clone())).unwrap();
-            assert_eq!(wait(kv.snapshot(P0)).unwrap(), Some(stored));
-        }
-        let refused = wait(kv.put_snapshot(P0, snapshot(4, 1))).unwrap_err();
-        assert!(matches!(refused, TierError::Fenced { tier: "kv", found } if found.epoch == 5));
-        assert_eq!(wait(kv.snapshot(P0)).unwrap(), Some(snapshot(5, 5_000)));
-        assert_eq!(wait(kv.snapshot(P1)).unwrap(), None);
-    });
+fn a_reader_that_stands_outside_the_chain_is_told_so(kv: Arc<dyn Kv>) {
+    let mut writer = Writer::new();
+    writer.append(&*kv, 1, 3);
+    writer.append(&*kv, 4, 3);
+    for outside in [tip(1, 4), tip(2, 2), tip(4, 7), tip(9, 1), tip(4, 3)] {
+        assert_eq!(read_all(&*kv, outside), None, "{outside}");
+    }
+    assert_eq!(read_all(&*kv, tip(1, 3)).unwrap().len(), 3);
+}
+
+fn trimming_goes_by_time_and_by_id_and_the_head_says_what_is_gone(kv: Arc<dyn Kv>) {
+    let mut writer = Writer::new();
+    writer.append(&*kv, 1, 100);
+    wait(kv.trim(P0, tip(1, 90), 41)).unwrap();
+    writer.head.oldest_previous = tip(1, 40);
+    assert_eq!(wait(kv.head(P0)).unwrap(), writer.head);
+    assert_eq!(read_all(&*kv, Tip::default()).unwrap()[0].id, tip(1, 41));
+    assert_eq!(read_all(&*kv, tip(1, 40)).unwrap().len(), 60);
+    assert_eq!(read_all(&*kv, tip(1, 39)), None, "between are chunks that are gone");
+    wait(kv.trim(P0, tip(1, 50), i64::MAX)).unwrap();
+    assert_eq!(wait(kv.head(P0)).unwrap().oldest_previous, tip(1, 50));
+    wait(kv.trim(P0, tip(1, 10), i64::MAX)).unwrap();
+    wait(kv.trim(P0, tip(9, 0), i64::MAX)).unwrap();
+    assert_eq!(wait(kv.head(P0)).unwrap().oldest_previous, tip(1, 100));
+    assert_eq!(read_all(&*kv, Tip::default()), Some(Vec::new()));
+    assert_eq!(read_all(&*kv, tip(1, 100)), Some(Vec::new()));
+    assert_eq!(read_all(&*kv, tip(1, 99)), None);
+    writer.append(&*kv, 1, 1);
+    assert_eq!(read_all(&*kv, Tip::default()).unwrap().len(), 1);
+}
+
+fn i5_a_snapshot_of_an_older_epoch_does_not_replace_a_newer_one(kv: Arc<dyn Kv>) {
+    assert_eq!(wait(kv.snapshot(P0)).unwrap(), None);
+    let snapshot = |epoch, bytes: usize| Snapshot { epoch, state: Bytes::from(vec![epoch as u8; bytes]) };
+    for stored in [snapshot(2, 3_000_000), snapshot(2, 10), snapshot(3, 0), snapshot(5, 5_000)] {
+        wait(kv.put_snapshot(P0, stored.clone())).unwrap();
+        assert_eq!(wait(kv.snapshot(P0)).unwrap(), Some(stored));
+    }
+    let refused = wait(kv.put_snapshot(P0, snapshot(4, 1))).unwrap_err();
+    assert!(matches!(refused, TierError::Fenced { tier: "kv", found } if found.epoch == 5));
+    assert_eq!(wait(kv.snapshot(P0)).unwrap(), Some(snapshot(5, 5_000)));
+    assert_eq!(wait(kv.snapshot(P1)).unwrap(), None);
 }
 
 #[test]
@@ -264,7 +275,7 @@ fn i5_lost_appends_are_detected_and_said_again() {
 }
 
 /// The writer believes that seven chunks are there; kv has come back with five.
-fn says_again(kv: &dyn Kv, writer: &mut Writer, kept: Head) {
+pub fn says_again(kv: &dyn Kv, writer: &mut Writer, kept: Head) {
     assert_eq!(wait(kv.head(P0)).unwrap(), kept);
     let next = writer.next(1);
     assert_eq!(wait(kv.append(P0, next)), Err(TierError::Moved { tier: "kv", found: tip(1, 5) }));

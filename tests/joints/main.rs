@@ -5,12 +5,15 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait for real processes and threads")]
 
 mod cache;
+mod cache_redis;
 mod damage;
 mod hot;
 mod kv;
+mod kv_redis;
 mod lent;
 mod mq;
 mod mq_kafka;
+mod redis_faults;
 mod remote;
 #[path = "../services/mod.rs"]
 mod services;

@@ -7,6 +7,7 @@
 
 pub mod kafka;
 pub mod mariadb;
+pub mod redis;
 
 use std::fs;
 use std::net::TcpListener;

@@ -124,7 +124,8 @@ impl Table {
         columns.extend(own_columns(is_text));
         let key_column = if is_text { "holdfast_key".to_owned() } else { fields[1].name().clone() };
         let primary_key = ["holdfast_partition", "holdfast_day", &key_column, "holdfast_row"].map(str::to_owned).into();
-        let comment = format!("holdfast: metric {} by {} of {source}; written by holdfast only", metric.name, definition.window);
+        let comment =
+            format!("holdfast: metric {} by {} of {source}; written by holdfast only", metric.name, definition.window);
         let mut table = Self {
             id: definition.id,
             name: definition.name.to_string(),
@@ -145,7 +146,8 @@ impl Table {
     }
 
     fn check_names(&self) -> Result<(), MysqlError> {
-        let own = |column: &&Column| column.name.len() >= OWN.len() && column.name[..OWN.len()].eq_ignore_ascii_case(OWN);
+        let own =
+            |column: &&Column| column.name.len() >= OWN.len() && column.name[..OWN.len()].eq_ignore_ascii_case(OWN);
         let taken = self.columns[..self.kinds.len()].iter().find(own);
         if let Some(column) = taken {
             let found = format!("table {}: column '{}' begins like holdfast's own", self.name, column.name);

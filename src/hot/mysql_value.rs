@@ -139,9 +139,7 @@ impl Kind {
             (Self::Bool, Value::Int(value)) => Cell::Bool(value != 0),
             (Self::Timestamp, Value::Date(year, month, day, hour, minute, second, micros)) => {
                 let day = NaiveDate::from_ymd_opt(year.into(), month.into(), day.into());
-                let time = day.and_then(|day| {
-                    day.and_hms_micro_opt(hour.into(), minute.into(), second.into(), micros)
-                });
+                let time = day.and_then(|day| day.and_hms_micro_opt(hour.into(), minute.into(), second.into(), micros));
                 let found = Value::Date(year, month, 0, hour, minute, second, micros);
                 Cell::Timestamp(time.ok_or_else(|| wrong(&found))?.and_utc().timestamp_micros())
             }

@@ -52,10 +52,9 @@ fn no_text_ends_its_own_quotes() {
 #[test]
 fn times_are_written_in_the_years_that_the_server_holds() {
     let values = TimestampMicrosecondArray::from(vec![0, 1_763_807_584_120_001, -1, -62_135_596_800_000_000, i64::MAX]);
-    for (row, text) in
-        ["'1970-01-01 00:00:00.000000'", "'2025-11-22 10:33:04.120001'", "'1969-12-31 23:59:59.999999'"]
-            .into_iter()
-            .enumerate()
+    for (row, text) in ["'1970-01-01 00:00:00.000000'", "'2025-11-22 10:33:04.120001'", "'1969-12-31 23:59:59.999999'"]
+        .into_iter()
+        .enumerate()
     {
         assert_eq!(literal(Kind::Timestamp, &values, row), (text.into(), true));
     }
@@ -77,7 +76,8 @@ fn times_are_written_in_the_years_that_the_server_holds() {
 fn doubles_are_exact_but_for_those_that_sql_does_not_have() {
     let values = Float64Array::from(vec![0.1, -2.5e-300, f64::NAN, f64::INFINITY, -0.0, 0.0]);
     let shown: Vec<_> = (0..values.len()).map(|row| literal(Kind::Double, &values, row)).collect();
-    let expected = [("1e-1", true), ("-2.5e-300", true), ("null", false), ("null", false), ("-0e0", false), ("0e0", true)];
+    let expected =
+        [("1e-1", true), ("-2.5e-300", true), ("null", false), ("null", false), ("-0e0", false), ("0e0", true)];
     assert_eq!(shown, expected.map(|(text, is_exact)| (text.to_owned(), is_exact)));
 }
 

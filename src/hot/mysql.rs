@@ -15,7 +15,7 @@ use futures::FutureExt;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
@@ -36,6 +36,10 @@ use crate::tier::{Sink, SinkQuery, SinkRead, SinkStanding, SinkWrite, TierError,
 
 /// Between looks for days that are older than is kept.
 const CLEAN_EVERY: Duration = Duration::from_secs(600);
+/// To a server, with the words at the door.
+const CONNECTING: Duration = Duration::from_secs(10);
+/// The server's code for that.
+const NO_DATABASE: u16 = 1049;
 /// Before a transaction that a deadlock ended is tried again, the first time.
 const AGAIN_AFTER: Duration = Duration::from_millis(5);
 
@@ -57,8 +61,8 @@ pub(super) struct Shared {
     options: OptsBuilder,
     writers: Pool,
     readers: Pool,
-    /// `None` until the server was looked at and the tables are there.
-    prepared: tokio::sync::Mutex<Option<Prepared>>,
+    /// `None` until the server was looked at and the tables are there. Locked while that is done.
+    prepared: Arc<tokio::sync::Mutex<Option<Prepared>>>,
     /// Up to which `base` rows that are gone were deleted, per partition.
     swept: Mutex<HashMap<PartitionId, Tip>>,
 }
@@ -105,7 +109,7 @@ impl MysqlHot {
             writers: Pool::new(options.clone(), settings.write_connections, settings.waiting),
             readers: Pool::new(readers, settings.read_connections, settings.waiting),
             options,
-            prepared: tokio::sync::Mutex::new(None),
+            prepared: Arc::default(),
             swept: Mutex::default(),
             settings,
         });
@@ -140,22 +144,18 @@ impl MysqlHot {
     /// Can the server be reached, and does it fit? Makes tables that are missing.
     pub async fn check(&self) -> Result<(), MysqlError> {
         let shared = Arc::clone(&self.shared);
-        let limit = shared.settings.deadline.duration();
         let checked = self.runtime.spawn(async move {
-            *shared.prepared.lock().await = None;
-            match timeout(limit, shared.prepared()).await {
-                Ok(prepared) => prepared.map(drop),
-                Err(_) => Err(MysqlError::Deadline(limit)),
-            }
+            shared.forget_prepared().await;
+            shared.prepared().await.map(drop)
         });
-        joined(checked.await).unwrap_or(Err(MysqlError::Deadline(limit)))
+        joined(checked.await).unwrap_or_else(going_down)
     }
 
     /// Deletes the rows of days that are no longer kept; gives how many. Done by itself now and then.
     pub async fn clean(&self) -> Result<u64, TierError> {
         let shared = Arc::clone(&self.shared);
         let cleaned = self.runtime.spawn(async move { cleaning::clean(&shared).await });
-        Ok(joined(cleaned.await).unwrap_or_else(|| Err(MysqlError::Deadline(Duration::ZERO).into()))?)
+        Ok(joined(cleaned.await).unwrap_or_else(going_down)?)
     }
 
     /// What the tables take on the server's disk, as it estimates it.
@@ -168,7 +168,7 @@ impl MysqlHot {
                 Err(_) => Err(MysqlError::Deadline(limit).into()),
             }
         });
-        let disk_bytes = joined(asked.await).unwrap_or_else(|| Err(MysqlError::Deadline(limit).into()))?;
+        let disk_bytes = joined(asked.await).unwrap_or_else(going_down)?;
         Ok(TierUsage { disk_bytes, memory_bytes: 0 })
     }
 
@@ -189,8 +189,7 @@ impl MysqlHot {
                     Err(_) => Err(MysqlError::Deadline(limit).into()),
                 }
             });
-            let done = joined(called.await).unwrap_or_else(|| Err(MysqlError::Deadline(limit).into()));
-            Ok(done?)
+            Ok(joined(called.await).unwrap_or_else(going_down)?)
         }
         .boxed()
     }
@@ -203,6 +202,11 @@ fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Option<T> {
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => None,
     }
+}
+
+/// The answer to who asks while the adapter ends.
+fn going_down<T, E: From<MysqlError>>() -> Result<T, E> {
+    Err(MysqlError::unfit("the adapter is going down", "start it again").into())
 }
 
 /// The thread that the connections live on.
@@ -250,31 +254,62 @@ fn sweep_later(shared: &Arc<Shared>, partition: PartitionId, base: Tip) {
 
 impl Shared {
     /// A connection to write with, to a server that was looked at.
-    pub(super) async fn writer(&self) -> Result<Lease<'_>, MysqlError> {
+    pub(super) async fn writer(self: &Arc<Self>) -> Result<Lease<'_>, MysqlError> {
         self.prepared().await?;
         self.writers.lease().await
     }
 
-    async fn prepared(&self) -> Result<Prepared, MysqlError> {
-        let mut prepared = self.prepared.lock().await;
+    async fn forget_prepared(&self) {
+        *self.prepared.lock().await = None;
+    }
+
+    async fn prepared(self: &Arc<Self>) -> Result<Prepared, MysqlError> {
+        loop {
+            match self.prepared.clone().try_lock_owned() {
+                Ok(guard) => return self.prepared_under(guard).await,
+                // Somebody is at it.
+                Err(_) => drop(self.prepared.lock().await),
+            }
+        }
+    }
+
+    /// On a task of its own: it may take longer than the call that needs it has time, and goes on without it.
+    async fn prepared_under(
+        self: &Arc<Self>,
+        mut prepared: OwnedMutexGuard<Option<Prepared>>,
+    ) -> Result<Prepared, MysqlError> {
         if let Some(prepared) = *prepared {
             return Ok(prepared);
         }
-        let mut lease = match self.writers.lease().await {
-            Err(error) if error.code() == Some(1049) => {
+        let shared = Arc::clone(self);
+        let preparing = tokio::spawn(async move {
+            let found = shared.prepare().await?;
+            *prepared = Some(found);
+            Ok(found)
+        });
+        joined(preparing.await).unwrap_or_else(going_down)
+    }
+
+    async fn prepare(&self) -> Result<Prepared, MysqlError> {
+        let lease = async || match timeout(CONNECTING, self.writers.lease()).await {
+            Ok(leased) => leased,
+            Err(_) => Err(MysqlError::Deadline(CONNECTING)),
+        };
+        let mut lease = match lease().await {
+            Err(error) if error.code() == Some(NO_DATABASE) => {
                 make_database(&self.options).await?;
-                self.writers.lease().await?
+                lease().await?
             }
             leased => leased?,
         };
         let tables: Vec<_> = self.tables.values().collect();
-        let found = prepare(lease.conn(), &tables, self.partitions).await?;
+        let long = self.settings.migration.duration();
+        let found = prepare(lease.conn(), &tables, self.partitions, long).await?;
         lease.give_back();
-        *prepared = Some(found);
         Ok(found)
     }
 
-    async fn perform(&self, partition: PartitionId, ask: &Ask) -> Result<Answer, Fault> {
+    async fn perform(self: &Arc<Self>, partition: PartitionId, ask: &Ask) -> Result<Answer, Fault> {
         let (mut again, mut repaired) = (0, false);
         loop {
             let fault = match self.once(partition, ask).await {
@@ -288,14 +323,14 @@ impl Shared {
                 }
                 Remedy::Prepare if !repaired => {
                     repaired = true;
-                    *self.prepared.lock().await = None;
+                    self.forget_prepared().await;
                 }
                 _ => return Err(fault),
             }
         }
     }
 
-    async fn once(&self, partition: PartitionId, ask: &Ask) -> Result<Answer, Fault> {
+    async fn once(self: &Arc<Self>, partition: PartitionId, ask: &Ask) -> Result<Answer, Fault> {
         let Prepared { packet } = self.prepared().await?;
         let pool = if matches!(ask, Ask::Write(_)) { &self.writers } else { &self.readers };
         let mut lease = pool.lease().await?;

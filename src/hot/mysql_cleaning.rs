@@ -4,6 +4,8 @@
 //! Invariant: before the first row of a day goes, its partition's place says that the day is not whole; transactions are
 //! short, so that no emission waits for a deletion.
 
+use std::sync::Arc;
+
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::time::timeout;
@@ -42,7 +44,7 @@ async fn delete(shared: &Shared, conn: &mut Conn, table: &Table, condition: &str
 
 /// Rows that the record's owner did not say again after its claim are gone for readers of holdfast (`SinkRead::settle`);
 /// this makes them gone for all.
-pub async fn sweep(shared: &Shared, partition: PartitionId, base: Tip) -> Result<u64, Fault> {
+pub async fn sweep(shared: &Arc<Shared>, partition: PartitionId, base: Tip) -> Result<u64, Fault> {
     let mut lease = shared.writer().await?;
     let Tip { epoch, number } = base;
     let mut deleted = 0;
@@ -67,7 +69,7 @@ pub async fn sweep(shared: &Shared, partition: PartitionId, base: Tip) -> Result
 }
 
 /// Deletes the days that are no longer kept; gives how many rows went.
-pub async fn clean(shared: &Shared) -> Result<u64, Fault> {
+pub async fn clean(shared: &Arc<Shared>) -> Result<u64, Fault> {
     if shared.settings.keep_days == 0 {
         return Ok(0);
     }

@@ -11,9 +11,12 @@
 //! | one per metric table | see `mysql_table` |
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder};
+use tokio::time::timeout;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::mysql_table::{KEY_BYTES, Table, index_columns, quoted};
 use super::mysql_value::write_text;
@@ -23,8 +26,8 @@ use crate::mysql_pool::MysqlError;
 const FORMAT: &str = "1";
 /// What a statement needs beside its rows.
 const LEAST_PACKET: u64 = 1 << 20;
-/// For another process that is at it.
-const LOCK_SECONDS: u32 = 20;
+/// For all but the changes of tables that hold rows, however short a call's deadline is.
+const SOON: Duration = Duration::from_secs(10);
 /// The strictest that the server has: texts that differ in a trailing space are two groups.
 const COLLATIONS: [&str; 3] = ["utf8mb4_0900_bin", "utf8mb4_nopad_bin", "utf8mb4_bin"];
 
@@ -41,25 +44,40 @@ pub struct Prepared {
 pub async fn make_database(options: &OptsBuilder) -> Result<(), MysqlError> {
     let opts = Opts::from(options.clone());
     let name = opts.db_name().unwrap_or_default().to_owned();
-    let mut conn = Conn::new(options.clone().db_name(None::<String>)).await?;
-    let made = conn.query_drop(format!("create database if not exists {} character set utf8mb4", quoted(&name))).await;
-    made.map_err(|error| explain(error.into(), &opts))?;
-    Ok(conn.disconnect().await?)
+    within(SOON, async {
+        let mut conn = Conn::new(options.clone().db_name(None::<String>)).await?;
+        let statement = format!("create database if not exists {} character set utf8mb4", quoted(&name));
+        let made = conn.query_drop(statement).await;
+        made.map_err(|error| explain(error.into(), &opts))?;
+        Ok(conn.disconnect().await?)
+    })
+    .await
 }
 
-/// Checks the server, and makes or changes the tables.
-pub async fn prepare(conn: &mut Conn, tables: &[&Table], partitions: u16) -> Result<Prepared, MysqlError> {
+/// Checks the server, and makes or changes the tables. `long`: for a change of a table that holds rows.
+pub async fn prepare(
+    conn: &mut Conn,
+    tables: &[&Table],
+    partitions: u16,
+    long: Duration,
+) -> Result<Prepared, MysqlError> {
     let opts = conn.opts().clone();
-    let prepared = check_server(conn).await?;
-    let name = format!("holdfast.{:x}", xxhash_rust::xxh3::xxh3_64(opts.db_name().unwrap_or_default().as_bytes()));
-    let locked: Option<Option<u8>> = conn.exec_first("select get_lock(?, ?)", (&name, LOCK_SECONDS)).await?;
+    let prepared = within(SOON, check_server(conn)).await?;
+    let name = format!("holdfast.{:x}", xxh3_64(opts.db_name().unwrap_or_default().as_bytes()));
+    let locked = conn.exec_first("select get_lock(?, ?)", (&name, SOON.as_secs() / 2));
+    let locked: Option<Option<u8>> = within(SOON, async { Ok(locked.await?) }).await?;
     if locked.flatten() != Some(1) {
+        // Whoever it is brings the tables into the same form; the next call looks again.
         return Err(MysqlError::Busy(1));
     }
-    let outcome = migrate(conn, tables, partitions).await.map_err(|error| explain(error, &opts));
+    let outcome = migrate(conn, tables, partitions, long).await.map_err(|error| explain(error, &opts));
     // If it cannot be released the connection is closed, and the lock is free all the same.
-    conn.exec_drop("do release_lock(?)", (&name,)).await?;
+    within(SOON, async { Ok(conn.exec_drop("do release_lock(?)", (&name,)).await?) }).await?;
     outcome.map(|()| prepared)
+}
+
+async fn within<T>(limit: Duration, step: impl Future<Output = Result<T, MysqlError>>) -> Result<T, MysqlError> {
+    timeout(limit, step).await.unwrap_or(Err(MysqlError::Deadline(limit)))
 }
 
 async fn check_server(conn: &mut Conn) -> Result<Prepared, MysqlError> {
@@ -78,7 +96,8 @@ async fn check_server(conn: &mut Conn) -> Result<Prepared, MysqlError> {
         ));
     }
     if has_log {
-        let format: Option<String> = conn.query_first("select @@binlog_format").await?;
+        // Servers that know no other format than rows do not know the variable either.
+        let format: Option<String> = conn.query_first("select @@binlog_format").await.ok().flatten();
         if format.is_some_and(|format| format.eq_ignore_ascii_case("statement")) {
             return Err(MysqlError::unfit(
                 "binlog_format is STATEMENT, which refuses the isolation that writes use",
@@ -104,22 +123,25 @@ fn explain(error: MysqlError, opts: &Opts) -> MysqlError {
     }
 }
 
-async fn migrate(conn: &mut Conn, tables: &[&Table], partitions: u16) -> Result<(), MysqlError> {
-    make_own_tables(conn).await?;
-    check_meta(conn, partitions).await?;
-    let collation = collation(conn).await?;
+async fn migrate(conn: &mut Conn, tables: &[&Table], partitions: u16, long: Duration) -> Result<(), MysqlError> {
+    let collation = within(SOON, async {
+        make_own_tables(conn).await?;
+        check_meta(conn, partitions).await?;
+        collation(conn).await
+    })
+    .await?;
     for table in tables {
-        let found = columns_of(conn, &table.name).await?;
+        let found = within(SOON, columns_of(conn, &table.name)).await?;
         if found.is_empty() {
-            conn.query_drop(create(table, &collation)).await?;
+            within(SOON, async { Ok(conn.query_drop(create(table, &collation)).await?) }).await?;
             continue;
         }
-        check_table(conn, table, &found).await?;
+        within(SOON, check_table(conn, table, &found)).await?;
         if let Some(statement) = add_columns(table, &found, &collation) {
-            conn.query_drop(statement).await?;
+            within(long, async { Ok(conn.query_drop(statement).await?) }).await?;
         }
     }
-    check_rights(conn).await
+    within(SOON, check_rights(conn)).await
 }
 
 async fn make_own_tables(conn: &mut Conn) -> Result<(), MysqlError> {

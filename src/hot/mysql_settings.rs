@@ -23,6 +23,8 @@ pub struct Settings {
     pub keep_days: u32,
     /// For one call, waiting for a connection included; then its outcome is unknown.
     pub deadline: Millis,
+    /// For a change of a table that holds rows already, when definitions grow.
+    pub migration: Millis,
     /// Connections of this process that write; emissions of different partitions go side by side.
     pub write_connections: usize,
     /// Connections of this process that read.

@@ -45,6 +45,7 @@ fn settings(url: String) -> Settings {
         tls_roots: None,
         keep_days: 8,
         deadline: Millis(5_000),
+        migration: Millis(60_000),
         write_connections: 4,
         read_connections: 4,
         waiting: 1_000,
@@ -295,7 +296,7 @@ fn anybody_reads_plain_columns_and_holdfast_reads_exactly_what_was_written() {
 fn groups_that_vanish_from_a_block_vanish_from_the_table() {
     let Some(server) = MariaDb::start_if_there() else { return };
     let catalog = gmv(&GMV);
-    let hot = connect(&server, "groups", &catalog).unwrap();
+    let hot = connect(&server, "grouped", &catalog).unwrap();
     let web = PLAIN;
     let app = Metric { channel: Some("app"), ..PLAIN };
     let none = Metric { channel: None, ..PLAIN };
@@ -312,7 +313,7 @@ fn groups_that_vanish_from_a_block_vanish_from_the_table() {
         let blocks = vec![rows(&catalog, 5, 1, to, kept), rows(&catalog, 5, 2, to, &[web.clone()])];
         wait(hot.write(P0, put(at, to, tip(1, 1), blocks.clone()))).unwrap();
         assert_eq!(read(&hot, &catalog, 5..=5).unwrap().blocks, blocks);
-        let count = server.sql("select count(*) from groups.gmv_day where merchant_id = 1");
+        let count = server.sql("select count(*) from grouped.gmv_day where merchant_id = 1");
         assert_eq!(count.trim(), kept.len().to_string());
         at = to;
     }
@@ -438,6 +439,38 @@ fn a_user_without_rights_is_told_which_to_ask_for() {
     assert_eq!(read(&hot, &catalog, 0..=9).unwrap().blocks, block(tip(1, 1)), "it still reads");
     server.sql("set global read_only = 0");
     wait(hot.write(P0, next)).unwrap();
+}
+
+#[test]
+fn with_tls_the_connection_is_encrypted_and_the_certificate_checked() {
+    if !crate::services::is_there("mariadb", MariaDb::installed()) {
+        return;
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = |name: &str, text: String| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let made = || rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (server_key, other_key) = (made(), made());
+    let roots = file("cert.pem", server_key.cert.pem());
+    let key = file("key.pem", server_key.signing_key.serialize_pem());
+    let others = file("other.pem", other_key.cert.pem());
+    let option = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
+    let server = MariaDb::start_with(&[&option("ssl-cert", &roots), &option("ssl-key", &key)]);
+    server.sql("create user teller@'127.0.0.1' require ssl; grant all on holdfast.* to teller@'127.0.0.1'");
+    let catalog = gmv(&GMV);
+    let attempt = |tls, tls_roots: Option<&std::path::Path>| {
+        let plain = settings(server.url_of("teller", "holdfast"));
+        let settings = Settings { tls, tls_roots: tls_roots.map(Into::into), ..plain };
+        connect_as(settings, None, &catalog).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(attempt(true, Some(&roots)), Ok(()));
+    assert!(attempt(false, None).unwrap_err().contains("Access denied"));
+    for roots in [None, Some(&*others)] {
+        let error = attempt(true, roots).unwrap_err();
+        assert!(error.to_lowercase().contains("certificate"), "{error}");
+    }
 }
 
 #[test]

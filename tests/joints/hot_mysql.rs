@@ -626,7 +626,7 @@ fn a_deadlock_is_tried_again() {
     server.sql("create table deadlock.heavy (id int primary key, filler varchar(100))");
     // Takes the rows, then, once a write holds the place and waits for the rows, the place; it has changed more than that
     // write, so the server ends the write.
-    let statements = "start transaction; \
+    let statements = "use deadlock; start transaction; \
          insert into deadlock.heavy select seq, repeat('x', 100) from seq_1_to_2000; \
          select count(*) from deadlock.gmv_day for update; select sleep(1); \
          select holdfast_epoch from deadlock.holdfast_place where holdfast_partition = 0 for update; commit";

@@ -151,7 +151,7 @@ impl Gathered<'_> {
 }
 
 fn found(table: &Table, row: Row) -> Result<Found, CodecError> {
-    let mut values = row.unwrap().into_iter();
+    let mut values = row.unwrap_raw().into_iter().map(|value| value.unwrap_or(Value::NULL));
     let mut lead: [Value; LEAD] = std::array::from_fn(|_| values.next().unwrap_or(Value::NULL));
     let whole = |value: &Value| match value {
         Value::Int(value) => Ok(i128::from(*value)),

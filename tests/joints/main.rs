@@ -8,6 +8,7 @@ mod cache;
 mod cache_redis;
 mod damage;
 mod hot;
+mod hot_mysql;
 mod kv;
 mod kv_redis;
 mod lent;

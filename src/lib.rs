@@ -56,6 +56,7 @@ pub mod lending;
 pub mod locks;
 pub mod metrics;
 pub mod model;
+pub mod mysql_pool;
 pub mod net;
 pub mod place;
 pub mod problem;

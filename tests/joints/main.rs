@@ -7,10 +7,13 @@
 mod cache;
 mod damage;
 mod hot;
+mod hot_mysql;
 mod kv;
 mod lent;
 mod mq;
 mod remote;
+#[path = "../services/mod.rs"]
+mod services;
 mod sink;
 
 use std::fs;

@@ -161,6 +161,7 @@ pub struct Worker {
     pub door: Door,
     pub zone: Tz,
     pub report: Arc<watch::Sender<CaptureReport>>,
+    pub ended: watch::Receiver<bool>,
     /// What is followed, once it is known.
     pub following: Option<Following>,
     pub checkpoint: Option<super::checkpoint::Checkpoint>,
@@ -216,8 +217,17 @@ async fn run(
             return;
         }
     };
-    let mut worker =
-        Worker { parts, door, zone, report, following: None, checkpoint: None, taken_back: None, went_well: false };
+    let mut worker = Worker {
+        parts,
+        door,
+        zone,
+        report,
+        ended: ended.clone(),
+        following: None,
+        checkpoint: None,
+        taken_back: None,
+        went_well: false,
+    };
     let mut wake_ms = None;
     loop {
         let mut work = None;
@@ -237,7 +247,7 @@ async fn run(
         let input = match work {
             Some(work) => tokio::select! {
                 biased;
-                _ = ended.wait_for(|ended| *ended) => break,
+                () = given_up(&mut ended, work, &settings) => break,
                 result = worker.work(work) => outcome(result),
             },
             None => tokio::select! {
@@ -247,6 +257,9 @@ async fn run(
                 Some(order) = order.recv() => Input::Order(order),
             },
         };
+        if *ended.borrow() {
+            break;
+        }
         // Orders are for how it stood when they were given.
         while order.try_recv().is_ok() {}
         if std::mem::take(&mut worker.went_well) {
@@ -255,7 +268,16 @@ async fn run(
         note(&worker.parts.source.name, &input);
         effects = machine.step(clock.now_ms(), input);
     }
-    worker.end().await;
+    tell(&worker.report, &Standing::Ended);
+}
+
+/// When a work must end: following a log is given time to let go.
+async fn given_up(ended: &mut watch::Receiver<bool>, work: Work, settings: &Settings) {
+    // Without anybody who could end it, it has ended.
+    let _ = ended.wait_for(|ended| *ended).await;
+    if work == Work::Follow {
+        tokio::time::sleep(settings.answer.duration()).await;
+    }
 }
 
 fn outcome(result: Result<Work, Trouble>) -> Input {
@@ -346,17 +368,6 @@ impl Worker {
         };
         self.checkpoint = loaded;
         Ok(work)
-    }
-
-    /// Lets go: what mq has is kept.
-    async fn end(&mut self) {
-        if let Some(mut following) = self.following.take() {
-            let most = self.parts.settings.answer.duration();
-            if tokio::time::timeout(most, following.settle(self)).await.is_err() {
-                warn!(source = self.parts.source.name, "capture ended before its last checkpoint was saved");
-            }
-        }
-        tell(&self.report, &Standing::Ended);
     }
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::capture::settings::SourceKind;
 use crate::config::Secret;
 use crate::model::schema::TableConfig;
+use crate::model::window::Calendar;
 
 fn source(tables: &[&str], zone: &str) -> SourceSettings {
     SourceSettings {
@@ -19,7 +20,7 @@ fn catalog() -> Catalog {
     let text =
         "name = 'orders'\nkey = ['id']\npartition_by = 'id'\ntime = 'at'\ncolumns = { id = 'int', at = 'timestamp' }";
     let table = toml::from_str::<TableConfig>(text).expect("a table");
-    Catalog::new(&[table], &[]).expect("it is consistent")
+    Catalog::new(&[table], &[], Calendar::new("UTC").expect("a zone")).expect("it is consistent")
 }
 
 #[test]

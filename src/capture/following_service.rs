@@ -51,7 +51,9 @@ pub struct Following {
     changes: u64,
     /// Acknowledged, and not in a checkpoint yet.
     whole: Option<Cut>,
-    saving: JoinSet<Result<(), TierError>>,
+    saving: JoinSet<Result<Position, TierError>>,
+    /// The last position that was saved.
+    saved: Position,
 }
 
 /// At this time the log ended here.
@@ -135,6 +137,7 @@ impl Following {
             changes: 0,
             whole: None,
             saving: JoinSet::new(),
+            saved: at.position,
         })
     }
 
@@ -204,7 +207,9 @@ impl Following {
         while let Some(landed) = self.publisher.next().await {
             self.acknowledged(landed);
         }
-        while self.saving.join_next().await.is_some() {}
+        while let Some(saved) = self.saving.join_next().await {
+            self.saved = saved.ok().and_then(Result::ok).unwrap_or(self.saved);
+        }
         self.save(&worker.parts);
         while let Some(saved) = self.saving.join_next().await {
             if let Ok(Err(error)) = saved {
@@ -231,11 +236,17 @@ impl Worker {
             Some(following) => following,
             None => self.from_checkpoint()?,
         };
-        if !following.log.is_whole() {
-            return Err(Trouble::Failed("what was read is not whole".into()));
-        }
         following.log.begin_again();
-        let result = self.follow_log(&mut following).await;
+        let mut ended = self.ended.clone();
+        let result = tokio::select! {
+            biased;
+            // What is cut but not published by then is read again by the next owner.
+            _ = ended.wait_for(|ended| *ended) => {
+                following.settle(self).await;
+                return Err(Trouble::Failed("it was ended".into()));
+            }
+            result = self.follow_log(&mut following) => result,
+        };
         if let Err(Trouble::Stop(_)) = &result {
             if following.log.is_whole() {
                 following.flush(&self.parts, true).await;
@@ -280,7 +291,8 @@ impl Worker {
                     Ok(Err(TierError::Fenced { .. })) => return Err(Trouble::Fenced),
                     // Data go on while nobody keeps checkpoints.
                     Ok(Err(error)) => warn!(source = self.parts.source.name, %error, "the checkpoint was not saved"),
-                    _ => {}
+                    Ok(Ok(position)) => following.saved = position,
+                    Err(_) => {}
                 },
                 _ = save.tick() => following.save(&self.parts),
                 _ = flush.tick() => {
@@ -308,7 +320,7 @@ impl Worker {
     }
 
     /// Checks the server, and asks it for the log.
-    async fn connect(&mut self, following: &Following) -> Result<(LogStream, Ruler), Trouble> {
+    async fn connect(&self, following: &Following) -> Result<(LogStream, Ruler), Trouble> {
         let mut conn = self.door.connect().await?;
         let facts = self.check(&mut conn).await?;
         if facts.identity() != following.server {

@@ -34,8 +34,7 @@ use crate::tier::TierError;
 #[derive(Clone)]
 pub struct CaptureParts {
     pub source: SourceSettings,
-    /// The source's url, with its password.
-    pub url: String,
+    pub password: Option<String>,
     pub tables: Vec<Captured>,
     pub settings: Arc<Settings>,
     pub partitions: u16,
@@ -208,7 +207,7 @@ async fn run(
     let (settings, clock) = (parts.settings.clone(), parts.clock.clone());
     let (mut machine, mut effects) = Machine::new(Retry::new(settings.retry()), settings.retry_most.as_i64());
     let zone = parts.source.datetime_zone.parse().unwrap_or(Tz::UTC);
-    let door = match Door::new(&parts.url, &settings) {
+    let door = match Door::new(&parts.source, parts.password.as_deref(), &settings) {
         Ok(door) => door,
         Err(stop) => {
             machine.step(clock.now_ms(), Input::Stop(stop));

@@ -1,6 +1,5 @@
 use super::*;
 use crate::capture::settings::SourceKind;
-use crate::config::Secret;
 use crate::model::schema::TableConfig;
 use crate::model::window::Calendar;
 
@@ -8,7 +7,9 @@ fn source(tables: &[&str], zone: &str) -> SourceSettings {
     SourceSettings {
         name: "orders-db".into(),
         kind: SourceKind::Mysql,
-        url: Secret::Text("mysql://a:b@127.0.0.1:1".into()),
+        url: "mysql://a@127.0.0.1:1".into(),
+        tls: false,
+        tls_roots: None,
         tables: tables.iter().map(|table| (*table).to_owned()).collect(),
         snapshot: true,
         server_id: 7,
@@ -41,7 +42,7 @@ fn tables_are_found_by_their_name_and_what_is_wrong_is_said() {
 
 #[test]
 fn a_source_is_configured_by_one_table_of_toml() {
-    let text = "name = 'orders-db'\nkind = 'mysql'\nurl = { env = 'SHOP_URL' }\ntables = ['shop.orders']\nsnapshot = true\n\
+    let text = "name = 'orders-db'\nkind = 'mysql'\nurl = 'mysql://holdfast@shop:3306'\ntls = false\ntables = ['shop.orders']\nsnapshot = true\n\
         server_id = 7\ndatetime_zone = 'UTC'";
     assert_eq!(toml::from_str::<SourceSettings>(text).expect("a source").tables, ["shop.orders"]);
     let without = text.replace("snapshot = true", "");

@@ -61,7 +61,7 @@ pub fn verdict(text: &str, words: &[Word], database: &str, known: &[Known<'_>]) 
             None => Verdict::Nothing,
         },
         "alter" if words.iter().take(4).any(|word| word.keyword() == "table") => alter(text, words, database, known),
-        "insert" | "update" | "delete" | "replace" | "load" => {
+        "insert" | "update" | "delete" | "replace" | "load" | "with" => {
             let in_database =
                 |name: &Name| known.iter().any(|table| name.database.eq_ignore_ascii_case(table.database));
             if names.iter().any(in_database) { Verdict::Stop(not_by_rows(text)) } else { Verdict::Nothing }
@@ -137,6 +137,10 @@ fn alter(text: &str, words: &[Word], database: &str, known: &[Known<'_>]) -> Ver
         };
     };
     let table = &known[index];
+    let has = |keywords: &[&str]| words.iter().any(|word| keywords.contains(&word.keyword()));
+    if has(&["partition"]) && has(&["drop", "truncate", "exchange", "discard", "import"]) {
+        return lost(table, "lost a partition, or got another's rows");
+    }
     let parsed = Parser::parse_sql(&MySqlDialect {}, text);
     let Ok([Statement::AlterTable(statement)]) = parsed.as_deref() else {
         return changed(table, "was altered in a way that is not understood", text);
@@ -146,7 +150,6 @@ fn alter(text: &str, words: &[Word], database: &str, known: &[Known<'_>]) -> Ver
         match apply(operation, table.layout, &mut columns) {
             Applied::Fine => {}
             Applied::Touches(what) => return changed(table, what, text),
-            Applied::Loses(what) => return lost(table, what),
         }
     }
     if columns == table.layout.declared { Verdict::Nothing } else { Verdict::Changed(index, columns) }
@@ -155,7 +158,6 @@ fn alter(text: &str, words: &[Word], database: &str, known: &[Known<'_>]) -> Ver
 enum Applied {
     Fine,
     Touches(&'static str),
-    Loses(&'static str),
 }
 
 const TOUCHES: Applied = Applied::Touches("was altered in columns that are read");
@@ -236,7 +238,6 @@ fn apply(operation: &AlterTableOperation, layout: &Layout, columns: &mut Vec<Dec
         | Op::Algorithm { .. }
         | Op::Lock { .. }
         | Op::AutoIncrement { .. } => Applied::Fine,
-        Op::DropPartitions { .. } => Applied::Loses("lost a partition"),
         Op::RenameTable { .. } => Applied::Touches("was renamed"),
         _ => Applied::Touches("was altered in a way that is not understood"),
     }

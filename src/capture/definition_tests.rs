@@ -81,6 +81,8 @@ fn what_changes_columns_that_are_read_or_is_not_understood_stops() {
         ),
         ("rename table orders to old, orders_new to orders", StopKind::Definition),
         ("alter table orders drop partition p0", StopKind::Loss),
+        ("alter table shop.orders exchange partition p0 with table other", StopKind::Loss),
+        ("with a as (select 1) delete from orders", StopKind::Loss),
         ("truncate table orders", StopKind::Loss),
         ("TRUNCATE `orders`", StopKind::Loss),
         ("drop table if exists a, shop.orders", StopKind::Loss),

@@ -321,7 +321,8 @@ impl Log {
         let query = event::query(event.body).map_err(|short| damaged(event.kind, short))?;
         let (text, database) = (String::from_utf8_lossy(query.text), String::from_utf8_lossy(query.database));
         let words = statement::words(&text);
-        let control = statement::control(&words);
+        let words = statement::without_settings(&words);
+        let control = statement::control(words);
         match control {
             Control::Begin if self.in_group => {}
             Control::Begin => self.begin(start, false),
@@ -335,7 +336,7 @@ impl Log {
             Control::XaEnd => {}
             Control::Within | Control::Alone => {
                 if start.position() > self.start.passed {
-                    self.define(&text, &words, &database)?;
+                    self.define(&text, words, &database)?;
                 }
                 if control == Control::Alone {
                     self.end();

@@ -6,12 +6,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts, OptsBuilder, Row};
+use mysql_async::{Conn, Error, Opts, OptsBuilder, Row, SslOpts};
 
 use super::meaning::Declared;
 use super::place::{LogName, Place};
 use super::server::{Facts, Flavour, TableFacts};
-use super::settings::Settings;
+use super::settings::{Settings, SourceSettings};
 use super::stop::{Stop, StopKind, Trouble};
 
 /// What reaches a server.
@@ -25,18 +25,28 @@ const PRIVILEGES: &str = "grant the user select on the captured tables, replicat
     monitor); on MySQL also reload, for the moment in which a snapshot begins";
 
 impl Door {
-    pub fn new(url: &str, settings: &Settings) -> Result<Self, Stop> {
+    pub fn new(source: &SourceSettings, password: Option<&str>, settings: &Settings) -> Result<Self, Stop> {
         let wrong = |error| {
             let reason = format!("the source's url cannot be used: {error}");
-            Stop::new(StopKind::Server, reason, "it is mysql://user:password@host:3306")
+            Stop::new(StopKind::Server, reason, "it is mysql://user@host:3306, and the password apart")
         };
-        let opts = Opts::from_url(url).map_err(wrong)?;
+        let opts = Opts::from_url(&source.url).map_err(wrong)?;
+        let tls = source.tls.then(|| match &source.tls_roots {
+            None => SslOpts::default(),
+            Some(file) => {
+                SslOpts::default().with_root_certs(vec![file.clone().into()]).with_disable_built_in_roots(true)
+            }
+        });
+        let known = opts.pass().map(str::to_owned);
         let session = [
             // Timestamps come in UTC; a slow mq must not end the snapshot.
             "set session time_zone = '+00:00', net_write_timeout = 86400, net_read_timeout = 86400, wait_timeout = 86400",
             "set session sql_mode = ''",
         ];
         let opts = OptsBuilder::from_opts(opts)
+            .pass(password.map(str::to_owned).or(known))
+            .ssl_opts(tls)
+            .prefer_socket(false)
             .max_allowed_packet(Some(settings.packet_bytes.bytes()))
             .wait_timeout(Some(86_400))
             .setup(session.map(str::to_owned).to_vec())

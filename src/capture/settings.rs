@@ -1,11 +1,12 @@
-//! The `[[source]]` and `[capture]` sections of `cluster.toml`.
+//! The `[[source]]` and `[capture]` sections of `cluster.toml`, but for passwords.
 //!
 //! Invariant: every queue, wait and batch of a capture has a limit here; defaults stand in the shipped file only.
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
-use crate::config::Secret;
 use crate::model::units::{ByteSize, Millis};
 
 /// One database whose changes are captured.
@@ -15,8 +16,13 @@ pub struct SourceSettings {
     /// Part of the changes' names: another name is another source, whose rows count anew.
     pub name: String,
     pub kind: SourceKind,
-    /// `mysql://user:password@host:3306`; `?require_ssl=true` and `?ssl_…` as mysql_async reads them.
-    pub url: Secret,
+    /// `mysql://user@host:3306`, without the password, which is given apart.
+    pub url: String,
+    /// Is the connection encrypted, and the server's certificate checked?
+    pub tls: bool,
+    /// PEM file with the roots that the server's certificate must come from; without it the public ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_roots: Option<PathBuf>,
     /// `shop.orders`: its rows become those of the `[[table]]` with the same name.
     pub tables: Vec<String>,
     /// Read the rows that are there already before the log. Without it only what changes from the first start on counts.

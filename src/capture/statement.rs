@@ -115,6 +115,15 @@ pub enum Control {
     Alone,
 }
 
+/// MariaDB may set variables for one statement before it: `set statement a = b for …`.
+pub fn without_settings(words: &[Word]) -> &[Word] {
+    let is = |index: usize, keyword: &str| words.get(index).is_some_and(|word| word.keyword() == keyword);
+    match words.iter().position(|word| word.keyword() == "for") {
+        Some(last) if is(0, "set") && is(1, "statement") => &words[last + 1..],
+        _ => words,
+    }
+}
+
 pub fn control(words: &[Word]) -> Control {
     let keyword = |index: usize| words.get(index).map_or("", Word::keyword);
     match keyword(0) {
@@ -125,7 +134,7 @@ pub fn control(words: &[Word]) -> Control {
         "savepoint" | "release" => Control::Within,
         "xa" if matches!(keyword(1), "start" | "begin") => Control::XaBegin,
         "xa" => Control::XaEnd,
-        "insert" | "update" | "delete" | "replace" | "load" | "set" => Control::Within,
+        "insert" | "update" | "delete" | "replace" | "load" | "with" | "set" => Control::Within,
         _ => Control::Alone,
     }
 }
@@ -158,8 +167,9 @@ mod tests {
             ("XA COMMIT X'61'", Control::XaEnd),
             ("truncate orders", Control::Alone),
             ("SAVEPOINT a", Control::Within),
+            ("set statement max_statement_time = 1 for drop table a", Control::Alone),
         ] {
-            assert_eq!(control(&words(text)), expected, "{text}");
+            assert_eq!(control(without_settings(&words(text))), expected, "{text}");
         }
     }
 

@@ -10,7 +10,6 @@ use holdfast::capture::capture_service::{self, CaptureHandle, CaptureParts, Capt
 use holdfast::capture::memory::MemoryCheckpoints;
 use holdfast::capture::settings::{Settings, SourceKind, SourceSettings};
 use holdfast::clock::Clock;
-use holdfast::config::Secret;
 use holdfast::metrics::Metrics;
 use holdfast::model::applied::{Admission, Applied};
 use holdfast::model::catalog::Catalog;
@@ -82,7 +81,9 @@ impl Setup {
         let source = SourceSettings {
             name: "db".into(),
             kind: SourceKind::Mysql,
-            url: Secret::Text(server.url()),
+            url: server.url(),
+            tls: false,
+            tls_roots: None,
             tables: vec![format!("shop.{}", table.name)],
             snapshot: true,
             server_id: 77,
@@ -100,8 +101,8 @@ impl Setup {
     pub fn start_at(&mut self, url: String) -> CaptureHandle {
         self.epoch += 1;
         capture_service::start(CaptureParts {
-            source: self.source.clone(),
-            url,
+            source: SourceSettings { url, ..self.source.clone() },
+            password: None,
             tables: captured(&self.source, &self.catalog).expect("its tables are known"),
             settings: Arc::new(self.settings.clone()),
             partitions: PARTITIONS,

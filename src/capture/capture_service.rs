@@ -346,7 +346,7 @@ impl Worker {
     async fn load(&mut self) -> Result<Work, Trouble> {
         use super::checkpoint::Stage;
         self.following = None;
-        let loaded = self.parts.checkpoints.load(&self.parts.source.name).await.map_err(of_tier)?;
+        let loaded = self.parts.checkpoints.load(&self.parts.source.name, self.parts.epoch).await.map_err(of_tier)?;
         let work = match loaded.as_ref().map(|checkpoint| &checkpoint.stage) {
             None => Work::Snapshot,
             Some(Stage::Snapshot { .. }) => Work::TakeBack,

@@ -63,8 +63,9 @@ pub fn taking_back_id(source: &str, table: &str, incarnation: u64) -> SourceId {
 
 /// Where checkpoints are kept: with the masters, not on a node's disk.
 pub trait Checkpoints: Send + Sync {
-    fn load<'a>(&'a self, source: &'a str) -> TierFuture<'a, Option<Checkpoint>>;
+    /// From here on what lower epochs save is refused: nobody may begin what the loader does not know of.
+    fn load<'a>(&'a self, source: &'a str, epoch: Epoch) -> TierFuture<'a, Option<Checkpoint>>;
 
-    /// Refused as `Fenced` if one of a higher epoch was loaded or saved.
+    /// Refused as `Fenced` if a higher epoch has loaded or saved.
     fn save<'a>(&'a self, source: &'a str, epoch: Epoch, checkpoint: Checkpoint) -> TierFuture<'a, ()>;
 }

@@ -269,7 +269,7 @@ impl Worker {
     }
 
     async fn load_again(&mut self) {
-        match self.parts.checkpoints.load(&self.parts.source.name).await {
+        match self.parts.checkpoints.load(&self.parts.source.name, self.parts.epoch).await {
             Ok(Some(checkpoint)) => self.checkpoint = Some(checkpoint),
             // The one that this began with is older, which costs time only.
             Ok(None) | Err(_) => {}

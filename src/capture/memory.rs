@@ -17,32 +17,39 @@ use crate::tier::{TierError, TierFuture};
 const TIER: &str = "checkpoints";
 
 /// By source: the epoch of its last owner, and the bytes.
+type Kept = HashMap<String, (Epoch, Option<Vec<u8>>)>;
+
 #[derive(Default)]
 pub struct MemoryCheckpoints {
-    kept: Mutex<HashMap<String, (Epoch, Vec<u8>)>>,
+    kept: Mutex<Kept>,
+}
+
+fn claim<'k>(kept: &'k mut Kept, source: &str, epoch: Epoch) -> Result<&'k mut Option<Vec<u8>>, TierError> {
+    let (known, bytes) = kept.entry(source.to_owned()).or_default();
+    if *known > epoch {
+        return Err(TierError::Fenced { tier: TIER, found: Tip::new(*known, 0) });
+    }
+    *known = epoch;
+    Ok(bytes)
 }
 
 impl MemoryCheckpoints {
-    fn find(&self, source: &str) -> Result<Option<Checkpoint>, TierError> {
-        let kept = lock(&self.kept);
-        let Some((_, bytes)) = kept.get(source) else { return Ok(None) };
+    fn find(&self, source: &str, epoch: Epoch) -> Result<Option<Checkpoint>, TierError> {
+        let mut kept = lock(&self.kept);
+        let Some(bytes) = claim(&mut kept, source, epoch)? else { return Ok(None) };
         let damaged = |error| TierError::Damaged { tier: TIER, place: source.to_owned(), source: error };
         codec::decode("checkpoint", bytes).map(Some).map_err(damaged)
     }
 
     fn keep(&self, source: &str, epoch: Epoch, checkpoint: &Checkpoint) -> Result<(), TierError> {
-        let mut kept = lock(&self.kept);
-        if let Some((newer, _)) = kept.get(source).filter(|(known, _)| *known > epoch) {
-            return Err(TierError::Fenced { tier: TIER, found: Tip::new(*newer, 0) });
-        }
-        kept.insert(source.to_owned(), (epoch, codec::encode(checkpoint)));
+        *claim(&mut lock(&self.kept), source, epoch)? = Some(codec::encode(checkpoint));
         Ok(())
     }
 }
 
 impl Checkpoints for MemoryCheckpoints {
-    fn load<'a>(&'a self, source: &'a str) -> TierFuture<'a, Option<Checkpoint>> {
-        ready(self.find(source)).boxed()
+    fn load<'a>(&'a self, source: &'a str, epoch: Epoch) -> TierFuture<'a, Option<Checkpoint>> {
+        ready(self.find(source, epoch)).boxed()
     }
 
     fn save<'a>(&'a self, source: &'a str, epoch: Epoch, checkpoint: Checkpoint) -> TierFuture<'a, ()> {
@@ -60,10 +67,11 @@ mod tests {
         let kept = MemoryCheckpoints::default();
         let of =
             |incarnation| Checkpoint { server: "a".into(), incarnation, stage: Stage::Snapshot { mq_from: vec![3] } };
-        assert_eq!(kept.load("db").await, Ok(None));
+        assert_eq!(kept.load("db", 5).await, Ok(None));
+        assert!(matches!(kept.save("db", 4, of(2)).await, Err(TierError::Fenced { .. })), "a newer one has looked");
         assert_eq!(kept.save("db", 5, of(1)).await, Ok(()));
         assert!(matches!(kept.save("db", 4, of(2)).await, Err(TierError::Fenced { .. })));
         assert_eq!(kept.save("db", 6, of(3)).await, Ok(()));
-        assert_eq!(kept.load("db").await, Ok(Some(of(3))));
+        assert_eq!(kept.load("db", 6).await, Ok(Some(of(3))));
     }
 }

@@ -14,7 +14,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Decimal128Type, Int64Type};
 use bytes::Bytes;
 
-use super::place::SNAPSHOT_END;
+use super::place::LAST_POSITION;
 use crate::model::applied::{Admission, Progress};
 use crate::model::batch::{Batch, BatchHeader};
 use crate::model::codec::CodecError;
@@ -27,8 +27,8 @@ use crate::model::schema::Table;
 pub const LAST: Span = Span { from: Position::ZERO, to: Position(1) };
 /// Published first, so that there is something behind the gap.
 pub const FIRST: Span = Span { from: Position(1), to: Position(2) };
-/// All of a snapshot.
-pub const WHOLE: Span = Span { from: Position::ZERO, to: SNAPSHOT_END };
+/// All that the source's incarnation may ever have: an owner that does not know yet that it lost the source may go on to the log.
+pub const WHOLE: Span = Span { from: Position::ZERO, to: LAST_POSITION };
 
 /// Reads one partition of a table back.
 pub struct TakingBack {

@@ -197,9 +197,13 @@ impl Following {
     /// Begins to save what is acknowledged, unless it is being saved.
     fn save(&mut self, parts: &CaptureParts) {
         self.whole = self.acknowledging.take_whole().or(self.whole.take());
-        let Some(cut) = self.whole.take_if(|_| self.saving.is_empty()) else { return };
+        let is_new = |cut: &mut Cut| self.saving.is_empty() && cut.to > self.saved;
+        let Some(cut) = self.whole.take_if(is_new) else { return };
         let (checkpoint, parts) = (self.checkpoint(&cut), parts.clone());
-        self.saving.spawn(async move { parts.checkpoints.save(&parts.source.name, parts.epoch, checkpoint).await });
+        self.saving.spawn(async move {
+            parts.checkpoints.save(&parts.source.name, parts.epoch, checkpoint).await?;
+            Ok(cut.to)
+        });
     }
 
     /// Waits until mq has what was handed to it, and saves.
@@ -302,7 +306,10 @@ impl Worker {
                     if ruler.marks.has_changed().is_err() || heard.elapsed() > settings.silence.duration() {
                         return Err(Trouble::Failed("the server is silent".into()));
                     }
+                    let begun = instant();
                     following.flush(&self.parts, false).await;
+                    // While mq has no room nobody listens to the server.
+                    heard += begun.elapsed();
                     following.tell(&self.report);
                 }
                 event = stream.next() => {
@@ -373,7 +380,7 @@ impl Worker {
             Passed::Statement(place) => log.passed = place.position(),
             Passed::Lost(place) => {
                 // A position that no span ever covers.
-                (log.passed, log.position) = (place.position(), place.row(1));
+                (log.passed, log.position) = (place.position(), place.row(u32::MAX));
             }
             Passed::Purged(place) => (log.resume, log.position) = (place, place.position()),
         }

@@ -50,11 +50,6 @@ impl Acknowledging {
         self.progress[table * self.partitions + usize::from(partition.0)].add(span, 0);
     }
 
-    /// A gap that is left on purpose.
-    pub fn skip(&mut self, span: Span) {
-        self.progress.iter_mut().for_each(|progress| progress.add(span, 0));
-    }
-
     /// Up to where mq has everything.
     pub fn high(&self) -> Position {
         self.progress.iter().map(Progress::high).min().unwrap_or_default()

@@ -434,7 +434,7 @@ impl Log {
         // Until the last row is read the rows are not whole.
         self.is_whole = false;
         while let Some((is_after, cells)) =
-            reader.next().map_err(|error| unreadable_row(database, name, column, error))?
+            reader.read_next().map_err(|error| unreadable_row(database, name, column, error))?
         {
             *number += 1;
             let position = unit.row(*number);

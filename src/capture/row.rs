@@ -48,7 +48,7 @@ impl<'a, 'e> RowReader<'a, 'e> {
     }
 
     /// The next row; is it one after an update?
-    pub fn next(&mut self) -> Result<Option<(bool, &[Cell<'e>])>, RowError> {
+    pub fn read_next(&mut self) -> Result<Option<(bool, &[Cell<'e>])>, RowError> {
         if self.input.is_empty() {
             // An update without its row after.
             return if self.is_after { Err(Short.into()) } else { Ok(None) };
@@ -108,12 +108,12 @@ mod tests {
         let rows = [0, 1, 0, 0, 0, 2, b'h', b'i', 9, 0b110, 2, 0, 0, 0];
         let raw = |value, bytes| Cell::Raw { value, bytes };
         let mut reader = RowReader::new(&COLUMNS, &[2, 0], event(&rows, true)).expect("all columns");
-        assert_eq!(reader.next(), Ok(Some((false, [raw(9, 1), raw(1, 4)].as_slice()))));
-        assert_eq!(reader.next(), Ok(Some((true, [Cell::Null, raw(2, 4)].as_slice()))));
-        assert_eq!(reader.next(), Ok(None));
+        assert_eq!(reader.read_next(), Ok(Some((false, [raw(9, 1), raw(1, 4)].as_slice()))));
+        assert_eq!(reader.read_next(), Ok(Some((true, [Cell::Null, raw(2, 4)].as_slice()))));
+        assert_eq!(reader.read_next(), Ok(None));
         let mut half = RowReader::new(&COLUMNS, &[2, 0], event(&rows[..9], true)).expect("all columns");
-        assert!(half.next().is_ok());
-        assert_eq!(half.next(), Err(RowError::Short(Short)));
+        assert!(half.read_next().is_ok());
+        assert_eq!(half.read_next(), Err(RowError::Short(Short)));
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(rows in prop::collection::vec(any::<u8>(), 0..60), update: bool) {
             let mut reader = RowReader::new(&COLUMNS, &[0, 1, 2], event(&rows, update)).expect("all columns");
-            while let Ok(Some(_)) = reader.next() {}
+            while let Ok(Some(_)) = reader.read_next() {}
         }
     }
 }

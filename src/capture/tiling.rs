@@ -1,6 +1,6 @@
 //! Makes batches whose spans tile each partition of each table. Pure.
 //!
-//! Invariant: the span of a batch begins where the one before it in its partition ended, unless a gap is left on purpose;
+//! Invariant: the span of a batch begins where the one before it in its partition ended;
 //! partitions without changes are told now and then how far the source is.
 
 use std::sync::Arc;
@@ -85,13 +85,6 @@ impl Tiling {
             (0..sent.to.len() as u16).map(outgoing).collect::<Vec<_>>()
         };
         self.tables.iter().enumerate().flat_map(of_table).collect()
-    }
-
-    /// Leaves a gap up to here.
-    pub fn skip(&mut self, to: Position) {
-        for sent in self.tables.iter_mut().flat_map(|sent| &mut sent.to) {
-            *sent = to.max(*sent);
-        }
     }
 }
 

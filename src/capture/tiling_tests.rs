@@ -53,12 +53,3 @@ fn partitions_without_rows_hear_of_it_now_and_then() {
     let mut count = |now_ms, to| tiling.cut(now_ms, Position(to), now_ms, vec![vec![]], false).len();
     assert_eq!((count(0, 11), count(10, 12), count(49, 13), count(50, 14), count(100, 14)), (3, 0, 0, 3, 0));
 }
-
-#[test]
-fn a_gap_is_left_only_on_purpose() {
-    let mut tiling = tiling(0);
-    tiling.skip(Position(20));
-    let spans: Vec<Span> =
-        tiling.cut(0, Position(30), 0, vec![vec![]], true).iter().map(|out| out.batch.header.span).collect();
-    assert_eq!(spans, [Span::new(Position(20), Position(30)); 3]);
-}

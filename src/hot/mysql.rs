@@ -285,7 +285,7 @@ impl Shared {
         let preparing = tokio::spawn(async move {
             let found = shared.prepare().await?;
             *prepared = Some(found);
-            Ok(found)
+            Ok::<_, MysqlError>(found)
         });
         joined(preparing.await).unwrap_or_else(going_down)
     }

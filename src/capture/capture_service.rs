@@ -192,7 +192,7 @@ async fn supervise(
         parts.metrics.actor_restarts.inc();
         tokio::select! {
             () = tokio::time::sleep(wait.duration()) => {}
-            _ = ended.wait_for(|ended| *ended) => return,
+            () = ending(&mut ended) => return,
         }
     }
 }
@@ -251,7 +251,7 @@ async fn run(
             },
             None => tokio::select! {
                 biased;
-                _ = ended.wait_for(|ended| *ended) => break,
+                () = ending(&mut ended) => break,
                 () = until(&clock, wake_ms) => Input::Tick,
                 Some(order) = order.recv() => Input::Order(order),
             },
@@ -270,10 +270,15 @@ async fn run(
     tell(&worker.report, &Standing::Ended);
 }
 
-/// When a work must end: following a log is given time to let go.
-async fn given_up(ended: &mut watch::Receiver<bool>, work: Work, settings: &Settings) {
+/// Resolves when the source is to end.
+pub async fn ending(ended: &mut watch::Receiver<bool>) {
     // Without anybody who could end it, it has ended.
     let _ = ended.wait_for(|ended| *ended).await;
+}
+
+/// When a work must end: following a log is given time to let go.
+async fn given_up(ended: &mut watch::Receiver<bool>, work: Work, settings: &Settings) {
+    ending(ended).await;
     if work == Work::Follow {
         tokio::time::sleep(settings.answer.duration()).await;
     }

@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use super::acknowledging::{Acknowledging, Cut};
-use super::capture_service::{CaptureParts, CaptureReport, Captured, Worker, of_tier};
+use super::capture_service::{CaptureParts, CaptureReport, Captured, Worker, ending, of_tier};
 use super::checkpoint::{Checkpoint, DefinedTable, LogCheckpoint, Stage, source_id};
 use super::layout::Layout;
 use super::log::{Log, LogTable, Start};
@@ -163,7 +163,8 @@ impl Following {
         let (to, resume) = (self.log.position(), self.log.resume());
         let rows = self.log.cut();
         let outgoing = self.tiling.cut(now_ms, to, at_ms, rows, all);
-        self.acknowledging.cut(Cut { to, resume, tables: self.define() });
+        let tables = self.define();
+        self.acknowledging.cut(Cut { to, resume, tables });
         for batch in outgoing {
             self.publisher.publish(batch).await;
         }
@@ -245,7 +246,7 @@ impl Worker {
         let result = tokio::select! {
             biased;
             // What is cut but not published by then is read again by the next owner.
-            _ = ended.wait_for(|ended| *ended) => {
+            () = ending(&mut ended) => {
                 following.settle(self).await;
                 return Err(Trouble::Failed("it was ended".into()));
             }

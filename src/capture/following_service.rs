@@ -239,7 +239,7 @@ impl Worker {
     pub async fn follow(&mut self) -> Result<Work, Trouble> {
         let mut following = match self.following.take() {
             Some(following) => following,
-            None => self.from_checkpoint()?,
+            None => self.at_checkpoint()?,
         };
         following.log.begin_again();
         let mut ended = self.ended.clone();
@@ -265,7 +265,7 @@ impl Worker {
         result
     }
 
-    fn from_checkpoint(&self) -> Result<Following, Trouble> {
+    fn at_checkpoint(&self) -> Result<Following, Trouble> {
         let checkpoint = self.checkpoint.as_ref();
         match checkpoint.map(|checkpoint| (checkpoint, &checkpoint.stage)) {
             Some((checkpoint, Stage::Log(log))) => Ok(Following::new(self, checkpoint, log)?),
@@ -274,10 +274,9 @@ impl Worker {
     }
 
     async fn load_again(&mut self) {
-        match self.parts.checkpoints.load(&self.parts.source.name, self.parts.epoch).await {
-            Ok(Some(checkpoint)) => self.checkpoint = Some(checkpoint),
-            // The one that this began with is older, which costs time only.
-            Ok(None) | Err(_) => {}
+        // Without an answer it is the one that this began with, which costs time only.
+        if let Ok(Some(checkpoint)) = self.parts.checkpoints.load(&self.parts.source.name, self.parts.epoch).await {
+            self.checkpoint = Some(checkpoint);
         }
     }
 

@@ -17,6 +17,7 @@ use super::tablemap::{self, Physical};
 use super::weighing::{Part, Weighing};
 use crate::model::position::Position;
 
+const CHECKSUM_BYTES: usize = 4;
 /// Made up by the server for this connection; not in the log.
 const ARTIFICIAL: u16 = 0x20;
 
@@ -232,7 +233,10 @@ impl Log {
 
     fn rotate(&mut self, event: &Event<'_>) -> Result<(), Stop> {
         let rotate = event::rotate(event.body).map_err(|short| damaged(event.kind, short))?;
-        let name = String::from_utf8_lossy(rotate.file);
+        // The one that opens a stream comes before it is known that events have checksums: then it still has its own.
+        let expected = self.start.log.file(self.place.file);
+        let is_opening = rotate.file.strip_prefix(expected.as_bytes()).is_some_and(|rest| rest.len() == CHECKSUM_BYTES);
+        let name = if is_opening { expected.into() } else { String::from_utf8_lossy(rotate.file) };
         let way_out =
             "the source seems to be another server, or its log was reset: capture it under a new source's name";
         let (log, file) = LogName::parse(&name).map_err(|error| Stop::unreadable(error.to_string(), way_out))?;

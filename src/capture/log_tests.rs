@@ -140,7 +140,7 @@ fn after_a_lost_connection_no_row_is_weighed_twice() {
     assert_eq!(log.position(), server.place.position());
     let mut server = Server::new();
     let mut rotate = 4u64.to_le_bytes().to_vec();
-    rotate.extend_from_slice(b"bin.000003");
+    rotate.extend_from_slice(b"bin.0000031234");
     log.read(&Event { kind: kind::ROTATE, timestamp: 0, size: 40, end: 0, flags: ARTIFICIAL, body: &rotate })
         .expect("our place");
     for (kind, body) in &bodies {

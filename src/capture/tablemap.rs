@@ -226,7 +226,7 @@ mod tests {
         body.extend_from_slice(b"\x04shop\0\x06orders\0");
         // bigint, decimal(12,2), varchar(300), char(300 bytes), enum of one byte.
         body.extend_from_slice(&[5, 8, 246, 15, 254, 254]);
-        body.extend_from_slice(&[8, 12, 2, 0x2c, 1, 0xee, 0x2c, 247, 1, 0]);
+        body.extend_from_slice(&[8, 12, 2, 0x2c, 1, 0xee, 0x2c, 247, 1]);
         body.extend_from_slice(&[0]);
         let plain = table_map(&body).expect("a table map");
         assert_eq!((plain.table_id, plain.database.as_str(), plain.table.as_str()), (7, "shop", "orders"));

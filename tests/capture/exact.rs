@@ -14,7 +14,7 @@ const CHANGES: &[&str] = &[
     "update shop.kinds set at = at + interval 1 hour, local = local + interval 1 day, day = day + interval 1 day where id = 1",
     "delete from shop.kinds where id = 2",
     "update shop.kinds set doc = '[]', bits = 7, yr = 2000, span = '01:02:03', flag = not flag, big = null where id = 3",
-    "insert into shop.kinds (shop, name, at) select seq % 40, concat('n', seq), '2026-01-01' + interval seq minute from seq_1_to_3000",
+    "use shop; insert into shop.kinds (shop, name, at) select seq % 40, concat('n', seq), '2026-01-01' + interval seq minute from seq_1_to_3000",
     "begin; delete from shop.kinds where id > 100; rollback; begin; savepoint a; update shop.kinds set shop = 9; rollback to a; commit",
     "set time_zone = '+05:30'; insert into shop.kinds (shop, at, local) values (5, '2026-06-01 00:00:00', '2026-06-01 00:00:00')",
     "alter table shop.kinds add column extra int not null default 3 first, drop column junk, add index (shop)",
@@ -81,7 +81,9 @@ async fn a_transaction_larger_than_all_limits_is_counted_in_pieces() {
     setup.settings.in_flight_bytes = holdfast::model::units::ByteSize(64 << 10);
     let capture = setup.start();
     until(&capture, "following", |report| report.standing == "following").await;
-    setup.server.sql("insert into shop.kinds (shop, name) select seq % 100, repeat('x', seq % 50) from seq_1_to_20000");
+    setup.server.sql(
+        "use shop; insert into shop.kinds (shop, name) select seq % 100, repeat('x', seq % 50) from seq_1_to_20000",
+    );
     setup.equals(&select()).await;
     capture.stop().await;
 }

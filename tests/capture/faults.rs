@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::setup::{ALL_KINDS, CREATE_KINDS, SELECT_KINDS, Setup, start_if_there, until};
 
-const CHANGE: &str = "insert into shop.kinds (shop, name, at) select seq % 17, concat('n', seq), '2026-01-01' + interval seq minute \
+const CHANGE: &str = "use shop; insert into shop.kinds (shop, name, at) select seq % 17, concat('n', seq), '2026-01-01' + interval seq minute \
     from seq_1_to_200; update shop.kinds set shop = shop + 1, at = at + interval 1 hour where id % 3 = 0; \
     delete from shop.kinds where id % 7 = 0";
 
@@ -41,7 +41,9 @@ async fn a_snapshot_that_dies_is_taken_back_and_begun_anew() {
     let Some(server) = start_if_there(&[]) else { return };
     let mut setup = Setup::new(server, ALL_KINDS, CREATE_KINDS);
     setup.settings.batch_rows = 100;
-    setup.server.sql("insert into shop.kinds (shop, name) select seq % 50, concat('n', seq) from seq_1_to_20000");
+    setup
+        .server
+        .sql("use shop; insert into shop.kinds (shop, name) select seq % 50, concat('n', seq) from seq_1_to_20000");
     let mut partial = 0;
     for round in 0..5u64 {
         let capture = setup.start();

@@ -25,7 +25,7 @@ async fn a_log_of_a_million_rows() {
     capture.stop().await;
     for _ in 0..10 {
         setup.server.sql(
-            "insert into shop.orders (merchant_id, status, channel, amount, buyer_id, paid_at) select seq % 5000, 'paid', \
+            "use shop; insert into shop.orders (merchant_id, status, channel, amount, buyer_id, paid_at) select seq % 5000, 'paid', \
              elt(1 + seq % 3, 'web', 'app', 'shop'), seq % 100000 / 100, seq % 70000, '2026-01-01' + interval seq second from seq_1_to_100000",
         );
     }

@@ -121,7 +121,7 @@ impl MysqlHot {
                 sleep(CLEAN_EVERY).await;
                 let Some(shared) = weak.upgrade() else { return };
                 if let Err(error) = cleaning::clean(&shared).await {
-                    warn!(error = %TierError::from(error), "old days stay for now");
+                    warn!(error = %error.into_tier(), "old days stay for now");
                 }
             }
         });
@@ -155,7 +155,7 @@ impl MysqlHot {
     pub async fn clean(&self) -> Result<u64, TierError> {
         let shared = Arc::clone(&self.shared);
         let cleaned = self.runtime.spawn(async move { cleaning::clean(&shared).await });
-        Ok(joined(cleaned.await).unwrap_or_else(going_down)?)
+        joined(cleaned.await).unwrap_or_else(going_down).map_err(Fault::into_tier)
     }
 
     /// What the tables take on the server's disk, as it estimates it.
@@ -168,7 +168,7 @@ impl MysqlHot {
                 Err(_) => Err(MysqlError::Deadline(limit).into()),
             }
         });
-        let disk_bytes = joined(asked.await).unwrap_or_else(going_down)?;
+        let disk_bytes = joined(asked.await).unwrap_or_else(going_down).map_err(Fault::into_tier)?;
         Ok(TierUsage { disk_bytes, memory_bytes: 0 })
     }
 
@@ -189,7 +189,7 @@ impl MysqlHot {
                     Err(_) => Err(MysqlError::Deadline(limit).into()),
                 }
             });
-            Ok(joined(called.await).unwrap_or_else(going_down)?)
+            joined(called.await).unwrap_or_else(going_down).map_err(Fault::into_tier)
         }
         .boxed()
     }
@@ -241,7 +241,7 @@ fn sweep_later(shared: &Arc<Shared>, partition: PartitionId, base: Tip) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         if let Err(error) = cleaning::sweep(&shared, partition, base).await {
-            let error = TierError::from(error);
+            let error = error.into_tier();
             warn!(%partition, %error, "rows that are gone stay in the serving database until the next emission");
             // Unless another base came in the meantime.
             let mut swept = lock(&shared.swept);

@@ -46,16 +46,15 @@ impl From<mysql_async::Error> for Fault {
     }
 }
 
-impl From<Fault> for TierError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Ruled(error) => error,
-            Fault::Failed(error) => Self::Unavailable { tier: TIER, reason: error.to_string() },
+impl Fault {
+    /// As callers of the tier know it. No `From`: a second way into `TierError` would leave `?` elsewhere without a type.
+    pub fn into_tier(self) -> TierError {
+        match self {
+            Self::Ruled(error) => error,
+            Self::Failed(error) => TierError::Unavailable { tier: TIER, reason: error.to_string() },
         }
     }
-}
 
-impl Fault {
     pub fn remedy(&self) -> Remedy {
         let Self::Failed(error) = self else { return Remedy::Nothing };
         match error.code() {

@@ -10,8 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
+    ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -627,7 +626,7 @@ fn a_deadlock_is_tried_again() {
     server.sql("create table deadlock.heavy (id int primary key, filler varchar(100))");
     // Takes the rows, then, once a write holds the place and waits for the rows, the place; it has changed more than that
     // write, so the server ends the write.
-    let statements = "start transaction; \
+    let statements = "use deadlock; start transaction; \
          insert into deadlock.heavy select seq, repeat('x', 100) from seq_1_to_2000; \
          select count(*) from deadlock.gmv_day for update; select sleep(1); \
          select holdfast_epoch from deadlock.holdfast_place where holdfast_partition = 0 for update; commit";
@@ -678,8 +677,8 @@ fn of_two_owners_one_writes() {
     let one = connect(&server, "two", &catalog).unwrap();
     let two = connect(&server, "two", &catalog).unwrap();
     let mut at = Tip::default();
-    for round in 1..=40 {
-        let to = |epoch| tip(round * 10 + epoch, 1);
+    for round in 1..=40_u64 {
+        let to = |epoch: u64| tip(round * 10 + epoch, 1);
         let write = |epoch| put(at, to(epoch), to(epoch), vec![rows(&catalog, 1, 1, to(epoch), &[PLAIN])]);
         let both = futures::future::join(one.write(P0, write(1)), two.write(P0, write(2)));
         at = match wait(both) {

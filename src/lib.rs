@@ -73,6 +73,8 @@ mod sled_values;
 pub mod tier;
 
 // The flow, in its order.
+pub mod capture;
+
 pub mod mq;
 
 pub mod gate;

@@ -1,0 +1,486 @@
+//! Follows a binary log event by event: weighs the rows of captured tables, minds transactions, and refuses what it cannot read.
+//! Pure.
+//!
+//! Invariant: positions only grow, and all rows up to `position` were weighed or are not ours; what is refused was not passed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::definition::{self, Known, Verdict};
+use super::event::{self, Action, Event, Short, kind};
+use super::layout::Layout;
+use super::place::{LogName, Place};
+use super::row::{RowError, RowReader};
+use super::statement::{self, Control};
+use super::stop::{Stop, StopKind};
+use super::tablemap::{self, Physical};
+use super::weighing::{Part, Weighing};
+use crate::model::position::Position;
+
+const CHECKSUM_BYTES: usize = 4;
+/// Made up by the server for this connection; not in the log.
+const ARTIFICIAL: u16 = 0x20;
+
+/// A table that is captured.
+pub struct LogTable {
+    pub database: String,
+    pub name: String,
+    pub layout: Arc<Layout>,
+    pub weighing: Weighing,
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    pub log: LogName,
+    /// The beginning of a transaction.
+    pub place: Place,
+    /// Rows up to here were taken before.
+    pub floor: Position,
+    /// Statements up to here are passed, whatever they do.
+    pub passed: Position,
+}
+
+/// A table as the rows that follow have it.
+struct Mapped {
+    table: usize,
+    columns: Vec<Physical>,
+    places: Vec<usize>,
+}
+
+/// A compressed transaction whose events come one by one.
+#[derive(Debug, Clone, Copy)]
+struct Payload {
+    start: Place,
+    end: Place,
+    /// Bytes of events that have not come yet.
+    left: u64,
+    rows: u32,
+}
+
+/// The reader of one source's log.
+pub struct Log {
+    start: Start,
+    tables: Vec<LogTable>,
+    place: Place,
+    /// Where the transaction in hand begins; reading can begin again here.
+    group: Place,
+    in_group: bool,
+    has_rows: bool,
+    is_xa: bool,
+    payload: Option<Payload>,
+    /// By the log's number of a table: its table map, and what it says if it is one of ours.
+    maps: HashMap<u64, (Vec<u8>, Option<Mapped>)>,
+    reached: Position,
+    /// The latest time that an event has: whatever was committed before it came before it.
+    latest: u32,
+    changes: u64,
+    is_whole: bool,
+}
+
+impl Log {
+    pub fn new(start: Start, tables: Vec<LogTable>) -> Self {
+        Self {
+            place: start.place,
+            group: start.place,
+            reached: start.floor,
+            tables,
+            in_group: false,
+            has_rows: false,
+            is_xa: false,
+            payload: None,
+            maps: HashMap::new(),
+            latest: 0,
+            changes: 0,
+            is_whole: true,
+            start,
+        }
+    }
+
+    pub fn tables(&self) -> &[LogTable] {
+        &self.tables
+    }
+
+    pub fn log(&self) -> &LogName {
+        &self.start.log
+    }
+
+    pub fn passed(&self) -> Position {
+        self.start.passed
+    }
+
+    /// Up to where all rows were weighed.
+    pub fn position(&self) -> Position {
+        self.reached
+    }
+
+    /// Up to where all events were read.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Where to begin again.
+    pub fn resume(&self) -> Place {
+        self.group
+    }
+
+    pub fn rows(&self) -> usize {
+        self.tables.iter().map(|table| table.weighing.rows()).sum()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.tables.iter().map(|table| table.weighing.bytes()).sum()
+    }
+
+    /// All that was committed before this time was read, by the server's clock: seconds since the Unix epoch.
+    pub fn latest(&self) -> u32 {
+        self.latest
+    }
+
+    /// Changes weighed since they were asked for last; an update is one.
+    pub fn take_changes(&mut self) -> u64 {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Can what was weighed be cut? Not after a row that could not be read.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Takes all rows, by table and partition.
+    pub fn cut(&mut self) -> Vec<Vec<Part>> {
+        assert!(self.is_whole, "rows are cut only while all of them were read");
+        self.tables.iter_mut().map(|table| table.weighing.cut()).collect()
+    }
+
+    /// The connection was lost: the events from the transaction's beginning come again.
+    pub fn begin_again(&mut self) {
+        self.start.floor = self.reached;
+        self.place = self.group;
+        (self.in_group, self.has_rows, self.is_xa, self.payload) = (false, false, false, None);
+        self.maps.clear();
+    }
+
+    /// Takes the next event.
+    pub fn read(&mut self, event: &Event<'_>) -> Result<(), Stop> {
+        if let Some(payload) = self.payload {
+            return self.read_packed(event, payload).map_err(|stop| stop.at(payload.start));
+        }
+        match event.kind {
+            kind::HEARTBEAT | kind::HEARTBEAT_V2 => return Ok(()),
+            kind::ROTATE => return self.rotate(event).map_err(|stop| stop.at(self.place)),
+            _ if event.end == 0 || event.flags & ARTIFICIAL != 0 => return Ok(()),
+            _ => {}
+        }
+        let end = self.place.advanced(event.end);
+        let start = end.offset.checked_sub(event.size.into()).filter(|start| *start >= self.place.offset);
+        let start = start.map(|offset| Place::new(end.file, offset));
+        let start = start.ok_or_else(|| {
+            let reason = format!("an event that ends at {} overlaps what was read before", end.offset);
+            Stop::unreadable(reason, "was the server's log reset or restored? Capture it under a new source's name")
+                .at(self.place)
+        })?;
+        if event.kind == kind::TRANSACTION_PAYLOAD {
+            let left = event::payload_size(event.body).map_err(|short| damaged(event.kind, short).at(start))?;
+            self.payload = Some(Payload { start, end, left, rows: 0 });
+            return Ok(());
+        }
+        self.latest = self.latest.max(event.timestamp);
+        let mut rows = 0;
+        self.take(event, start, start, &mut rows).map_err(|stop| stop.at(start))?;
+        self.advance(end);
+        Ok(())
+    }
+
+    fn advance(&mut self, end: Place) {
+        self.place = end;
+        self.reached = self.reached.max(end.position());
+        if !self.in_group {
+            self.group = end;
+        }
+    }
+
+    /// An event out of a compressed transaction. The driver drops one that it cannot unpack: then the next event is none that
+    /// can stand in a transaction, and the size does not come out.
+    fn read_packed(&mut self, event: &Event<'_>, payload: Payload) -> Result<(), Stop> {
+        let is_outside = matches!(
+            event.kind,
+            kind::GTID
+                | kind::ANONYMOUS_GTID
+                | kind::GTID_TAGGED
+                | kind::ROTATE
+                | kind::HEARTBEAT
+                | kind::HEARTBEAT_V2
+                | kind::STOP
+                | kind::FORMAT_DESCRIPTION
+                | kind::PREVIOUS_GTIDS
+                | kind::TRANSACTION_PAYLOAD
+        );
+        let left = payload.left.checked_sub(event.bare_size()).filter(|_| !is_outside);
+        let left = left.ok_or_else(|| {
+            let way_out = "set binlog_transaction_compression=OFF, and capture this source under a new name";
+            Stop::unreadable("a compressed transaction could not be unpacked", way_out)
+        })?;
+        let mut payload = Payload { left, ..payload };
+        self.take(event, payload.start, payload.start, &mut payload.rows)?;
+        self.reached = self.reached.max(payload.start.row(payload.rows));
+        self.payload = Some(payload).filter(|payload| payload.left > 0);
+        if self.payload.is_none() {
+            self.advance(payload.end);
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, event: &Event<'_>) -> Result<(), Stop> {
+        let rotate = event::rotate(event.body).map_err(|short| damaged(event.kind, short))?;
+        // The one that opens a stream comes before it is known that events have checksums: then it still has its own.
+        let expected = self.start.log.file(self.place.file);
+        let is_opening = rotate.file.strip_prefix(expected.as_bytes()).is_some_and(|rest| rest.len() == CHECKSUM_BYTES);
+        let name = if is_opening { expected.into() } else { String::from_utf8_lossy(rotate.file) };
+        let way_out =
+            "the source seems to be another server, or its log was reset: capture it under a new source's name";
+        let (log, file) = LogName::parse(&name).map_err(|error| Stop::unreadable(error.to_string(), way_out))?;
+        let next = Place::new(file, rotate.offset.max(4));
+        if log != self.start.log || next < self.place {
+            let reason =
+                format!("the log goes on in {name} at {}, after {}", next.offset, self.start.log.file(self.place.file));
+            return Err(Stop::unreadable(reason, way_out));
+        }
+        self.maps.clear();
+        self.advance(next);
+        Ok(())
+    }
+
+    /// `start` is the event's; `unit` is what its rows are counted in.
+    fn take(&mut self, event: &Event<'_>, start: Place, unit: Place, rows: &mut u32) -> Result<(), Stop> {
+        let short = |short| damaged(event.kind, short);
+        match event.kind {
+            kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED => self.begin(start, false),
+            kind::MARIA_GTID => self.begin(start, event::maria_gtid_is_prepared(event.body).map_err(short)?),
+            kind::XID | kind::XA_PREPARE => self.end(),
+            kind::QUERY => self.query(event, start)?,
+            kind::TABLE_MAP => {
+                // Rows cannot be read without what stands here.
+                if !self.in_group {
+                    self.begin(start, self.is_xa);
+                }
+                self.map(event.body)?;
+            }
+            kind::PARTIAL_UPDATE_ROWS => {
+                self.refuse_rows(event, "parts of json values", "set binlog_row_value_options=''")?;
+            }
+            kind::MARIA_ROWS_COMPRESSED_FIRST..=kind::MARIA_ROWS_COMPRESSED_LAST => {
+                self.refuse_rows(event, "compressed rows", "set log_bin_compress=OFF")?;
+            }
+            kind::MARIA_QUERY_COMPRESSED => {
+                return Err(Stop::unreadable("the log has a compressed statement", "set log_bin_compress=OFF"));
+            }
+            kind::BEGIN_LOAD_QUERY | kind::EXECUTE_LOAD_QUERY => {
+                let way_out = "no session may set binlog_format to anything but ROW; an order to pass leaves a gap that stays stated";
+                self.loss(start, "the log has a LOAD DATA as a statement and not by rows", way_out)?;
+            }
+            kind::INCIDENT => {
+                let way_out =
+                    "an order to pass goes on and leaves a gap that stays stated; or capture under a new source's name";
+                self.loss(start, "the server says that its log lacks changes (an incident event)", way_out)?;
+            }
+            kind::STOP
+            | kind::INTVAR
+            | kind::RAND
+            | kind::USER_VAR
+            | kind::FORMAT_DESCRIPTION
+            | kind::ROWS_QUERY
+            | kind::PREVIOUS_GTIDS
+            | kind::TRANSACTION_CONTEXT
+            | kind::VIEW_CHANGE
+            | kind::MARIA_ANNOTATE_ROWS
+            | kind::MARIA_CHECKPOINT
+            | kind::MARIA_GTID_LIST
+            | kind::MARIA_START_ENCRYPTION => {}
+            _ => match event::action(event.kind) {
+                Some(action) => self.rows_of(event, action, unit, rows)?,
+                None if event.is_ignorable() => {}
+                None => {
+                    let reason = format!("the log has an event of the unknown type {}", event.kind);
+                    return Err(Stop::unreadable(reason, "this version of holdfast does not know it"));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, start: Place, is_xa: bool) {
+        (self.group, self.in_group, self.has_rows, self.is_xa) = (start, true, false, is_xa);
+    }
+
+    fn end(&mut self) {
+        (self.in_group, self.has_rows, self.is_xa) = (false, false, false);
+    }
+
+    fn loss(&self, start: Place, reason: &str, way_out: &str) -> Result<(), Stop> {
+        if start.position() <= self.start.passed { Ok(()) } else { Err(Stop::new(StopKind::Loss, reason, way_out)) }
+    }
+
+    fn query(&mut self, event: &Event<'_>, start: Place) -> Result<(), Stop> {
+        let query = event::query(event.body).map_err(|short| damaged(event.kind, short))?;
+        let (text, database) = (String::from_utf8_lossy(query.text), String::from_utf8_lossy(query.database));
+        let words = statement::words(&text);
+        let words = statement::without_settings(&words);
+        let control = statement::control(words);
+        match control {
+            Control::Begin if self.in_group => {}
+            Control::Begin => self.begin(start, false),
+            Control::Commit => self.end(),
+            Control::Rollback if self.has_rows => {
+                let way_out = "an order to pass leaves a gap that stays stated; tables without transactions must not be changed together with captured ones";
+                self.loss(start, "changes that the log has were rolled back", way_out)?;
+            }
+            Control::Rollback => {}
+            Control::XaBegin => self.is_xa = true,
+            Control::XaEnd => {}
+            Control::Within | Control::Alone => {
+                if start.position() > self.start.passed {
+                    self.define(&text, words, &database)?;
+                }
+                if control == Control::Alone {
+                    self.end();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn define(&mut self, text: &str, words: &[statement::Word], database: &str) -> Result<(), Stop> {
+        let known = |table: &'_ LogTable| (table.database.clone(), table.name.clone(), table.layout.clone());
+        let tables: Vec<_> = self.tables.iter().map(known).collect();
+        let known: Vec<Known<'_>> =
+            tables.iter().map(|(database, table, layout)| Known { database, table, layout }).collect();
+        match definition::verdict(text, words, database, &known) {
+            Verdict::Nothing => {}
+            Verdict::Stop(stop) => return Err(stop),
+            Verdict::Changed(index, declared) => {
+                let table = &mut self.tables[index];
+                let source = format!("{}.{}", table.database, table.name);
+                table.layout = Arc::new(Layout::new(table.weighing.table(), &source, declared)?);
+                self.maps.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let id = tablemap::table_id(body).map_err(|short| damaged(kind::TABLE_MAP, short))?;
+        if self.maps.get(&id).is_some_and(|(known, _)| known == body) {
+            return Ok(());
+        }
+        let way_out = "this version of holdfast cannot read the table map";
+        let map = tablemap::table_map(body);
+        let ours = |database: &str, name: &str| {
+            let is = |table: &LogTable| {
+                table.database.eq_ignore_ascii_case(database) && table.name.eq_ignore_ascii_case(name)
+            };
+            self.tables.iter().position(is)
+        };
+        let mapped = match map {
+            Ok(map) => match ours(&map.database, &map.table) {
+                Some(table) => {
+                    Some(Mapped { table, places: self.tables[table].layout.places(&map)?, columns: map.columns })
+                }
+                None => None,
+            },
+            // What a table has that is not captured does not matter.
+            Err(tablemap::TableMapError::Type { table, .. })
+                if table.split_once('.').is_none_or(|(database, name)| ours(database, name).is_none()) =>
+            {
+                None
+            }
+            Err(error) => return Err(Stop::unreadable(error.to_string(), way_out)),
+        };
+        self.maps.insert(id, (body.to_vec(), mapped));
+        Ok(())
+    }
+
+    fn refuse_rows(&self, event: &Event<'_>, what: &str, way_out: &str) -> Result<(), Stop> {
+        let id = tablemap::table_id(event.body).map_err(|short| damaged(event.kind, short))?;
+        match self.maps.get(&id) {
+            Some((_, None)) => Ok(()),
+            Some((_, Some(mapped))) => {
+                let table = &self.tables[mapped.table];
+                Err(Stop::unreadable(format!("{}.{}: the log has {what}", table.database, table.name), way_out))
+            }
+            None => Err(Stop::unreadable(format!("the log has {what} of an unknown table"), way_out)),
+        }
+    }
+
+    fn rows_of(&mut self, event: &Event<'_>, action: Action, unit: Place, number: &mut u32) -> Result<(), Stop> {
+        let rows = event::rows(event.kind, event.body).map_err(|short| damaged(event.kind, short))?;
+        let Some((_, mapped)) = self.maps.get(&rows.table_id) else {
+            // An event without rows ends a statement.
+            if rows.rows.is_empty() {
+                return Ok(());
+            }
+            return Err(Stop::unreadable(
+                "rows without a table map before them",
+                "this version of holdfast cannot read them",
+            ));
+        };
+        let Some(mapped) = mapped else { return Ok(()) };
+        let LogTable { database, name, layout, weighing } = &mut self.tables[mapped.table];
+        if self.is_xa {
+            let reason = format!("{database}.{name} was changed in an XA transaction, whose end the log has elsewhere");
+            return Err(Stop::new(StopKind::Loss, reason, "captured tables must not be changed in XA transactions"));
+        }
+        self.has_rows = true;
+        let table = weighing.table().clone();
+        let column = |index: usize| &table.columns[index].name;
+        let mut reader = RowReader::new(&mapped.columns, &mapped.places, rows)
+            .map_err(|error| unreadable_row(database, name, column, error))?;
+        // Until the last row is read the rows are not whole.
+        self.is_whole = false;
+        while let Some((is_after, cells)) =
+            reader.read_next().map_err(|error| unreadable_row(database, name, column, error))?
+        {
+            *number += 1;
+            let position = unit.row(*number);
+            if position <= self.start.floor {
+                continue;
+            }
+            let weight = if action == Action::Delete || action == Action::Update && !is_after { -1 } else { 1 };
+            weighing.push(layout, cells, weight, position).map_err(|(index, error)| {
+                let reason = format!("{database}.{name}.{}: {error}", column(index));
+                let way_out = format!("change the column's type in [[table]] '{}', or the value", table.name);
+                Stop::unreadable(reason, way_out)
+            })?;
+            self.changes += u64::from(action != Action::Update || is_after);
+        }
+        self.is_whole = true;
+        Ok(())
+    }
+}
+
+fn unreadable_row<'a>(database: &str, name: &str, column: impl Fn(usize) -> &'a String, error: RowError) -> Stop {
+    match &error {
+        RowError::Absent(index) => {
+            let reason = format!("{database}.{name}: the row does not have the column '{}'", column(*index));
+            Stop::unreadable(
+                reason,
+                "set binlog_row_image=FULL, for all sessions; then capture under a new source's name",
+            )
+        }
+        RowError::Cell(index, error) => {
+            let reason = format!("{database}.{name}.{}: {error}", column(*index));
+            Stop::unreadable(reason, "this version of holdfast cannot read the column")
+        }
+        RowError::Short(_) | RowError::Columns { .. } => {
+            Stop::unreadable(format!("{database}.{name}: {error}"), "the event is damaged, or of an unknown form")
+        }
+    }
+}
+
+fn damaged(event_kind: u8, short: Short) -> Stop {
+    Stop::unreadable(format!("{short} (type {event_kind})"), "the event is damaged, or of an unknown form")
+}
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

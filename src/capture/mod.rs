@@ -1,0 +1,44 @@
+//! capture: reads the changes of databases and publishes them to mq as weighted rows.
+//!
+//! ```text
+//!            ╭─ mysql_snapshot ─▶ cell ─╮
+//!   server ──┤                          ├─▶ meaning ─▶ weighing ─▶ tiling ─▶ mq ─▶ acknowledging ─▶ checkpoint
+//!            ╰─ mysql_log ─▶ event ─▶ log, row ─╯       (by partition)  (spans)
+//!               mysql ─▶ server (checks)    ╰─ definition (what a statement does to a table)
+//! ```
+//!
+//! What happens next is decided by `standing` and carried out by `capture_service`.
+//!
+//! Invariant: a checkpoint never passes a change that mq has not acknowledged, and what cannot be read stops the source with a
+//! reason: nothing is skipped silently (design I2).
+
+pub mod settings;
+
+pub mod acknowledging;
+pub mod cell;
+pub mod checkpoint;
+pub mod definition;
+pub mod event;
+pub mod layout;
+pub mod log;
+pub mod meaning;
+pub mod place;
+pub mod row;
+pub mod server;
+pub mod standing;
+pub mod statement;
+pub mod stop;
+pub mod tablemap;
+pub mod taking_back;
+pub mod tiling;
+pub mod weighing;
+
+pub mod memory;
+pub mod mysql;
+pub mod mysql_log;
+pub mod mysql_snapshot;
+
+pub mod capture_service;
+mod following_service;
+mod publishing_service;
+mod snapshot_service;

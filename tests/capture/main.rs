@@ -1,0 +1,10 @@
+//! Capture on a real MariaDB: what mq holds at the end is what the database holds, whatever was killed on the way.
+
+mod exact;
+mod faults;
+mod setup;
+mod speed;
+mod stops;
+
+#[path = "../services/mod.rs"]
+mod services;

@@ -6,7 +6,8 @@
 //! Threads of librdkafka, whatever the number of partitions: for each of the two clients one, one more for each broker; and one
 //! of ours, which asks where logs end (`kafka_keeper`). What an outage leaves: a publication is acknowledged, or its outcome is
 //! unknown (then it may be in the log, perhaps twice; who counts knows spans). A topic that is gone is made again, and its
-//! offsets begin anew, which shows as `low` and `end` below what was asked for.
+//! offsets begin anew, which shows as `low` and `end` below what was asked for. What a broker says it had already is looked
+//! for in the log before it counts (`kafka_doubt`).
 
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
@@ -53,7 +54,7 @@ impl KafkaMq {
             runtime.spawn_blocking(move || kafka_topic::ensure(&settings, partitions, &folder))
         };
         ensuring.await.unwrap_or_else(|error| {
-            let (brokers, reason) = (settings.brokers.join(", "), error.to_string());
+            let (brokers, reason) = (settings.brokers.clone(), error.to_string());
             Err(KafkaMqError::Unreachable { brokers, reason })
         })?;
         let (keeper, commands) = channel();
@@ -73,7 +74,7 @@ impl KafkaMq {
         };
         let started = thread::Builder::new().name("kafka keeper".into()).spawn(move || keeping.run());
         started.map_err(|error| KafkaMqError::Unreachable {
-            brokers: settings.brokers.join(", "),
+            brokers: settings.brokers.clone(),
             reason: format!("no thread for it: {error}"),
         })?;
         Ok(Self {

@@ -26,7 +26,8 @@ pub fn is_there(service: &str, found: Result<(), String>) -> bool {
     let Err(reason) = found else { return true };
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     // Past the tests' capture: what was not run is to be seen where all passes.
-    let _ = writeln!(std::io::stderr(), "not run: {service} ({reason}): {test}");
+    let line = format!("not run: {service} ({reason}): {test}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
     assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, and {service} is missing: {reason}");
     false
 }

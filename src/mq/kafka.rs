@@ -54,7 +54,7 @@ impl KafkaMq {
             runtime.spawn_blocking(move || kafka_topic::ensure(&settings, partitions, &folder))
         };
         ensuring.await.unwrap_or_else(|error| {
-            let (brokers, reason) = (settings.brokers.clone(), error.to_string());
+            let (brokers, reason) = (settings.brokers.join(", "), error.to_string());
             Err(KafkaMqError::Unreachable { brokers, reason })
         })?;
         let (keeper, commands) = channel();
@@ -74,7 +74,7 @@ impl KafkaMq {
         };
         let started = thread::Builder::new().name("kafka keeper".into()).spawn(move || keeping.run());
         started.map_err(|error| KafkaMqError::Unreachable {
-            brokers: settings.brokers.clone(),
+            brokers: settings.brokers.join(", "),
             reason: format!("no thread for it: {error}"),
         })?;
         Ok(Self {

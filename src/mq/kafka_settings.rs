@@ -24,8 +24,8 @@ const LEAST_SOCKET_TIMEOUT: Millis = Millis(2_000);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// `host:port` of some brokers, with commas between; the others are found through them.
-    pub brokers: String,
+    /// `host:port` of some brokers; the others are found through them.
+    pub brokers: Vec<String>,
     /// Holds the batches, one Kafka partition for each partition of the cluster. Created if it is not there. Of one cluster
     /// only.
     pub topic: String,
@@ -105,18 +105,14 @@ pub enum Mechanism {
 impl Settings {
     /// The first key that makes no sense, and why.
     pub fn complaint(&self) -> Option<(&'static str, &'static str)> {
-        let is_broker = |broker: &str| {
+        let is_broker = |broker: &String| {
             let (host, port) = broker.rsplit_once(':').unwrap_or_default();
-            !host.is_empty() && !host.contains(char::is_whitespace) && port.parse::<u16>().is_ok_and(|port| port != 0)
+            !host.is_empty() && !host.contains([',', ' ']) && port.parse::<u16>().is_ok_and(|port| port != 0)
         };
         let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let socket_limit = 100 << 20;
         let complaints = [
-            (
-                !self.brokers.split(',').all(|broker| is_broker(broker.trim())),
-                "brokers",
-                "is \"host:port\", or some of them",
-            ),
+            (self.brokers.is_empty() || !self.brokers.iter().all(is_broker), "brokers", "each is \"host:port\""),
             (
                 !(1..=249).contains(&self.topic.len()) || !self.topic.chars().all(is_letter),
                 "topic",
@@ -151,7 +147,7 @@ impl Settings {
         let mut config = ClientConfig::new();
         let socket_timeout = self.deadline.max(LEAST_SOCKET_TIMEOUT);
         config
-            .set("bootstrap.servers", &self.brokers)
+            .set("bootstrap.servers", self.brokers.join(","))
             .set("client.id", "holdfast")
             // A topic that Kafka makes up has neither the partitions nor the retention.
             .set("allow.auto.create.topics", "false")

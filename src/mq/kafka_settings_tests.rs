@@ -4,7 +4,7 @@ use super::*;
 
 fn settings() -> Settings {
     Settings {
-        brokers: "127.0.0.1:9092, kafka-2.example:9092".into(),
+        brokers: vec!["127.0.0.1:9092".into(), "kafka-2.example:9092".into()],
         topic: "holdfast".into(),
         replication: 1,
         retention: Millis(86_400_000 * 2),
@@ -30,9 +30,10 @@ fn settings_that_make_no_sense_are_named() {
         settings.complaint().map(|(key, _)| key)
     };
     assert_eq!(broken(|_| {}), None);
-    for brokers in ["", "kafka", "kafka:9092,", "kafka:9092 other:9092", ":9092", "kafka:0"] {
-        let complaint = Settings { brokers: brokers.into(), ..settings() }.complaint();
-        assert_eq!(complaint.map(|(key, _)| key), Some("brokers"), "{brokers}");
+    assert_eq!(broken(|settings| settings.brokers = vec![]), Some("brokers"));
+    for broker in ["", "kafka", "kafka:9092,other:9092", "kafka:9092 other:9092", ":9092", "kafka:0"] {
+        let complaint = Settings { brokers: vec![broker.into()], ..settings() }.complaint();
+        assert_eq!(complaint.map(|(key, _)| key), Some("brokers"), "{broker}");
     }
     assert_eq!(broken(|settings| settings.topic = "a topic".into()), Some("topic"));
     assert_eq!(broken(|settings| settings.retention = Millis(3_600_000)), Some("retention"));

@@ -92,7 +92,7 @@ pub(super) fn options(settings: &Settings) -> AdminOptions {
 }
 
 fn unreachable(settings: &Settings, error: &KafkaError) -> KafkaMqError {
-    KafkaMqError::Unreachable { brokers: settings.brokers.clone(), reason: words(error) }
+    KafkaMqError::Unreachable { brokers: settings.brokers.join(", "), reason: words(error) }
 }
 
 fn refused(settings: &Settings, complaint: impl ToString, change: impl ToString) -> KafkaMqError {
@@ -145,7 +145,7 @@ fn await_leaders(
             }
             _ if begun.elapsed() >= deadline => {
                 let reason = "the topic was made, but its partitions have no leaders yet".into();
-                return Err(KafkaMqError::Unreachable { brokers: settings.brokers.clone(), reason });
+                return Err(KafkaMqError::Unreachable { brokers: settings.brokers.join(", "), reason });
             }
             _ => std::thread::park_timeout(STEP),
         }

@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(60);
 fn settings(brokers: &str) -> Settings {
     static TOPICS: AtomicU32 = AtomicU32::new(0);
     Settings {
-        brokers: brokers.to_owned(),
+        brokers: vec![brokers.to_owned()],
         topic: format!("holdfast-{}", TOPICS.fetch_add(1, Ordering::Relaxed)),
         replication: 1,
         retention: Millis(86_400_000),

@@ -14,8 +14,9 @@ use tracing::{error, info, warn};
 
 use super::checkpoint::Checkpoints;
 use super::following_service::Following;
-use super::mysql::Door;
+use super::mysql::{self, Door};
 use super::place::Place;
+use super::server;
 use super::settings::{Settings, SourceSettings};
 use super::snapshot_service;
 use super::standing::{Effect, Input, Machine, Order, Standing, Work};
@@ -85,6 +86,21 @@ pub fn captured(source: &SourceSettings, catalog: &Catalog) -> Result<Vec<Captur
         Some((_, twice)) => Err(wrong(format!("two are named '{}'", twice.name))),
         None => Ok(tables),
     }
+}
+
+/// Can the server be reached, and is it set up for capture? Gives its kind and version.
+pub async fn examine(
+    source: &SourceSettings,
+    password: Option<&str>,
+    tables: &[Captured],
+    settings: &Settings,
+) -> Result<String, Trouble> {
+    let door = Door::new(source, password, settings)?;
+    let mut conn = door.connect().await?;
+    let tables: Vec<_> = tables.iter().map(|table| (table.database.clone(), table.name.clone())).collect();
+    let facts = mysql::facts(&door, &mut conn, &tables).await?;
+    server::check(&facts, source.server_id(), settings.log_kept)?;
+    Ok(facts.product())
 }
 
 /// How a source is.

@@ -14,8 +14,9 @@ use tracing::{error, info, warn};
 
 use super::checkpoint::Checkpoints;
 use super::following_service::Following;
-use super::mysql::Door;
+use super::mysql::{self, Door};
 use super::place::Place;
+use super::server;
 use super::settings::{Settings, SourceSettings};
 use super::snapshot_service;
 use super::standing::{Effect, Input, Machine, Order, Standing, Work};
@@ -60,29 +61,46 @@ impl Captured {
     }
 }
 
-/// The tables of a source; the error names the key that is wrong.
-pub fn captured(source: &SourceSettings, catalog: &Catalog) -> Result<Vec<Captured>, String> {
+/// The tables of a source; an error is the key that is wrong, and why.
+pub fn captured(source: &SourceSettings, catalog: &Catalog) -> Result<Vec<Captured>, (&'static str, String)> {
+    let wrong = |reason: String| ("tables", reason);
     let find = |text: &String| {
-        let (database, name) = text.split_once('.').ok_or_else(|| format!("tables: '{text}' is not database.table"))?;
+        let (database, name) =
+            text.split_once('.').ok_or_else(|| wrong(format!("'{text}' is not database.table")))?;
         let table =
-            catalog.table(name).ok_or_else(|| format!("tables: there is no [[table]] named '{name}' for '{text}'"))?;
+            catalog.table(name).ok_or_else(|| wrong(format!("there is no [[table]] named '{name}' for '{text}'")))?;
         Ok(Captured { database: database.to_owned(), name: name.to_owned(), table: table.clone() })
     };
     if source.tables.is_empty() {
-        return Err("tables: none is named".into());
+        return Err(wrong("none is named".into()));
     }
     if source.datetime_zone.parse::<Tz>().is_err() {
-        return Err(format!("datetime_zone: '{}' is no IANA time zone", source.datetime_zone));
+        return Err(("datetime_zone", format!("'{}' is no IANA time zone", source.datetime_zone)));
     }
-    let tables: Vec<Captured> = source.tables.iter().map(find).collect::<Result<_, String>>()?;
+    let tables: Vec<Captured> = source.tables.iter().map(find).collect::<Result<_, _>>()?;
     match tables
         .iter()
         .enumerate()
         .find(|(index, one)| tables[..*index].iter().any(|other| other.table.name == one.table.name))
     {
-        Some((_, twice)) => Err(format!("tables: two are named '{}'", twice.name)),
+        Some((_, twice)) => Err(wrong(format!("two are named '{}'", twice.name))),
         None => Ok(tables),
     }
+}
+
+/// Can the server be reached, and is it set up for capture? Gives its kind and version.
+pub async fn examine(
+    source: &SourceSettings,
+    password: Option<&str>,
+    tables: &[Captured],
+    settings: &Settings,
+) -> Result<String, Trouble> {
+    let door = Door::new(source, password, settings)?;
+    let mut conn = door.connect().await?;
+    let tables: Vec<_> = tables.iter().map(|table| (table.database.clone(), table.name.clone())).collect();
+    let facts = mysql::facts(&door, &mut conn, &tables).await?;
+    server::check(&facts, source.server_id(), settings.log_kept)?;
+    Ok(facts.product())
 }
 
 /// How a source is.

@@ -4,6 +4,7 @@
 //! Invariant: what is given lies between the ends that were looked at after the call, without a gap and in order; what was read
 //! ahead in a log that is gone is never given.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 use tokio::time::timeout;
@@ -42,9 +43,13 @@ type Guard = OwnedMutexGuard<Option<Reader>>;
 
 pub struct Reader {
     queue: PartitionQueue<Context>,
-    /// The queue goes on here,
+    /// Taken out of the queue and not given yet, for who waited gave up. A read that begins anew each time would never come to
+    /// its end where Kafka takes longer than the deadline.
+    held: VecDeque<(Offset, Batch)>,
+    held_bytes: usize,
+    /// The queue goes on here, behind what is held,
     next: Offset,
-    /// unless a read did not come to its end: then it may never go on.
+    /// unless something came that cannot be given: then it is read anew, and met again.
     is_sound: bool,
     came: Arc<Notify>,
     used: Instant,
@@ -137,7 +142,7 @@ impl Reading {
 
     /// Goes where the batches are wanted from.
     async fn place(&self, clients: &Arc<Clients>, mut guard: Guard, wanted: &Wanted) -> Result<Guard, TierError> {
-        if guard.as_ref().is_some_and(|reader| reader.is_sound && reader.next == wanted.from) {
+        if guard.as_mut().is_some_and(|reader| reader.stands_at(wanted.from)) {
             return Ok(guard);
         }
         let (clients, settings, keeper) = (clients.clone(), self.settings.clone(), self.keeper.clone());
@@ -197,7 +202,25 @@ impl Reader {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition_offset(topic, number, rdkafka::Offset::Offset(from as i64))?;
         consumer.incremental_assign(&list)?;
-        Ok(Self { queue, next: from, is_sound: true, came, used: instant() })
+        Ok(Self { queue, held: VecDeque::new(), held_bytes: 0, next: from, is_sound: true, came, used: instant() })
+    }
+
+    /// Forgets what is held before `from`. `false`: it has to go elsewhere.
+    fn stands_at(&mut self, from: Offset) -> bool {
+        let first = self.held.front().map_or(self.next, |(offset, _)| *offset);
+        if !self.is_sound || !(first..=self.next).contains(&from) {
+            return false;
+        }
+        while self.held.front().is_some_and(|(offset, _)| *offset < from) {
+            self.give();
+        }
+        true
+    }
+
+    fn give(&mut self) -> Option<(Offset, Batch)> {
+        let given = self.held.pop_front();
+        self.held_bytes -= given.as_ref().map_or(0, |(_, batch)| batch.size());
+        given
     }
 
     /// From here on nothing of before is in the queue.
@@ -210,61 +233,79 @@ impl Reader {
     ) -> KafkaResult<()> {
         let (number, offset) = (i32::from(partition.0), rdkafka::Offset::Offset(from as i64));
         consumer.seek(&settings.topic, number, offset, settings.deadline.duration())?;
-        self.next = from;
+        self.held.clear();
+        (self.held_bytes, self.next) = (0, from);
         Ok(())
     }
 
     async fn fill(&mut self, mut read: MqRead, wanted: &Wanted) -> Result<Tried, TierError> {
-        let (mut bytes, begun) = (0, instant());
-        // Until it is over: the caller may give up at any moment.
-        self.is_sound = false;
-        while self.next < wanted.ends.end {
+        let begun = instant();
+        while self.next < wanted.ends.end && (self.held.is_empty() || self.held_bytes < wanted.max_bytes) {
             let Some(polled) = self.queue.poll(Duration::ZERO) else {
-                if !read.batches.is_empty() && begun.elapsed() >= PATIENCE {
+                if !self.held.is_empty() && begun.elapsed() >= PATIENCE {
                     break;
                 }
                 // Late is well: it is polled again.
                 let _ = timeout(POLL_EVERY, self.came.notified()).await;
                 continue;
             };
-            let message = match polled {
-                Ok(message) => message,
-                Err(KafkaError::PartitionEOF(_)) => continue,
-                // The next read begins anew, and meets the error again.
-                Err(_) if !read.batches.is_empty() => return Ok(Tried::Read(read)),
-                Err(error) => match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                        return Ok(Tried::Moved(unavailable("Kafka does not hold the offset any more")));
-                    }
-                    // It comes again by itself, or the deadline ends the wait.
-                    _ => continue,
-                },
-            };
-            let offset = message.offset() as Offset;
-            let place = || format!("partition {} offset {}", wanted.partition, self.next);
-            let damaged = |source| TierError::Damaged { tier: TIER, place: place(), source };
-            if offset < self.next {
-                continue;
-            }
-            if offset > self.next {
-                let reason = "the batch is missing: is Kafka's topic compacted, or does somebody else write to it?";
-                return Ok(Tried::Moved(damaged(CodecError::malformed("log", reason))));
-            }
-            let payload = Bytes::copy_from_slice(message.payload().unwrap_or_default());
-            let batch = match Batch::decode(&payload) {
-                Ok(batch) => batch,
+            match received(polled, self.next, wanted) {
+                Ok(None) => {}
+                Ok(Some(batch)) => {
+                    self.held_bytes += batch.size();
+                    self.held.push_back((self.next, batch));
+                    self.next += 1;
+                }
                 // What comes before it can be read.
-                Err(_) if !read.batches.is_empty() => return Ok(Tried::Read(read)),
-                Err(source) => return Err(damaged(source)),
-            };
-            bytes += batch.size();
-            self.next = offset + 1;
-            read.batches.push((offset, batch));
-            if bytes >= wanted.max_bytes {
-                break;
+                Err(_) if !self.held.is_empty() => {
+                    self.is_sound = false;
+                    break;
+                }
+                Err(outcome) => return outcome,
             }
         }
-        self.is_sound = true;
+        let mut bytes = 0;
+        while self.held.front().is_some_and(|(offset, _)| *offset < wanted.ends.end)
+            && (read.batches.is_empty() || bytes < wanted.max_bytes)
+        {
+            let given = self.give();
+            bytes += given.as_ref().map_or(0, |(_, batch)| batch.size());
+            read.batches.extend(given);
+        }
         Ok(Tried::Read(read))
     }
+}
+
+/// The batch that has its turn; `None`: it is still to come.
+fn received(
+    polled: KafkaResult<BorrowedMessage<'_>>,
+    next: Offset,
+    wanted: &Wanted,
+) -> Result<Option<Batch>, Result<Tried, TierError>> {
+    let message = match polled {
+        Ok(message) => message,
+        Err(error) => {
+            return match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                    Err(Ok(Tried::Moved(unavailable("Kafka does not hold the offset any more"))))
+                }
+                // It comes again by itself, or the deadline ends the wait.
+                _ => Ok(None),
+            };
+        }
+    };
+    let damaged = |source| {
+        let place = format!("partition {} offset {next}", wanted.partition);
+        TierError::Damaged { tier: TIER, place, source }
+    };
+    let offset = message.offset() as Offset;
+    if offset < next {
+        return Ok(None);
+    }
+    if offset > next {
+        let reason = "the batch is missing: is Kafka's topic compacted, or does somebody else write to it?";
+        return Err(Ok(Tried::Moved(damaged(CodecError::malformed("log", reason)))));
+    }
+    let payload = Bytes::copy_from_slice(message.payload().unwrap_or_default());
+    Batch::decode(&payload).map(Some).map_err(|source| Err(damaged(source)))
 }

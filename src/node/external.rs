@@ -32,6 +32,9 @@ const MEASURE_EVERY: Duration = Duration::from_secs(15);
 /// One that could not be reached, or was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Used and limit, in bytes.
+type Measured = Result<(Option<u64>, Option<u64>), ExternalError>;
+
 /// Why a service cannot be used.
 #[derive(Debug, Error)]
 pub enum ExternalError {
@@ -230,9 +233,8 @@ impl External {
         }
     }
 
-    /// Used and limit, in bytes.
-    fn measure(&self) -> BoxFuture<'_, Result<(Option<u64>, Option<u64>), ExternalError>> {
-        async fn of_redis(store: &RedisStore) -> Result<(Option<u64>, Option<u64>), ExternalError> {
+    fn measure(&self) -> BoxFuture<'_, Measured> {
+        async fn of_redis(store: &RedisStore) -> Measured {
             let servers = store.servers().await?;
             let limit = servers.iter().map(|server| server.limit_bytes).sum();
             Ok((Some(servers.iter().map(|server| server.used_bytes).sum()), Some(limit).filter(|limit| *limit > 0)))

@@ -212,6 +212,33 @@ fn i6_a_full_server_refuses_appends_wholly_and_trimming_makes_room() {
 }
 
 #[test]
+fn a_server_whose_disk_is_full_takes_no_writes_until_there_is_room() {
+    let Some(mut server) = Redis::start_if_there() else { return };
+    let kv = one(&server);
+    let mut writer = Writer::new();
+    writer.append(&kv, 1, 5);
+    server.limit_files(Some(1 << 20));
+    let (kept, next, reason) = loop {
+        let kept = writer.head.clone();
+        let next = writer.next(1);
+        match wait(kv.append(P0, next.clone())) {
+            Ok(()) => assert!(kept.tip.number < 1_000, "it is never full"),
+            refused => break (kept, next, is_unavailable(refused, "kv")),
+        }
+    };
+    assert!(reason.contains("MISCONF"), "{reason}");
+    assert_eq!(wait(kv.head(P0)).unwrap(), kept, "it can be read");
+    assert_eq!(read_all(&kv, Tip::default()).unwrap().len() as u64, kept.tip.number);
+    server.limit_files(None);
+    eventually("it takes writes again", SOON, || wait(kv.append(P0, next.clone())).is_ok());
+    assert_eq!(wait(kv.head(P0)).unwrap(), writer.head);
+    server.kill();
+    server.start_again();
+    eventually("it is back", SOON, || wait(kv.head(P0)).is_ok());
+    assert_eq!(wait(kv.head(P0)).unwrap(), writer.head, "the log of its file is whole");
+}
+
+#[test]
 fn a_server_that_takes_no_writes_is_unavailable_and_says_why() {
     let Some(server) = Redis::start_if_there() else { return };
     let kv = one(&server);

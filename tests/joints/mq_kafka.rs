@@ -96,9 +96,15 @@ fn eventually<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
 /// The numbers of the batches from an offset on.
 fn numbers(mq: &dyn Mq, from: Offset) -> Vec<(Offset, u64)> {
     let mut all = Vec::new();
-    let mut next = from;
+    let (begun, mut next) = (Instant::now(), from);
     loop {
-        let read = eventually("it is read", || wait(mq.read(P0, next, 1 << 20)).ok());
+        let read = eventually("it is read", || match wait(mq.read(P0, next, 1 << 20)) {
+            Ok(read) => Some(read),
+            Err(error) => {
+                println!("{:?}: {error}", begun.elapsed());
+                None
+            }
+        });
         if read.batches.is_empty() && next >= read.end {
             return all;
         }
@@ -117,9 +123,9 @@ fn i2_batches_that_kafka_acknowledged_stand_in_order_whenever_it_is_killed() {
     let Some(mut guard) = harmed() else { return };
     let server = guard.as_mut().unwrap();
     let mq = Arc::new(connect(settings(&server.url())).unwrap());
-    let over = Arc::new(AtomicBool::new(false));
+    let (over, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let publisher = {
-        let (mq, over) = (mq.clone(), over.clone());
+        let (mq, over, heard) = (mq.clone(), over.clone(), heard.clone());
         thread::spawn(move || {
             let (mut acknowledged, mut unknown, mut number) = (Vec::new(), 0, 0);
             while !over.load(Ordering::Relaxed) {
@@ -127,7 +133,10 @@ fn i2_batches_that_kafka_acknowledged_stand_in_order_whenever_it_is_killed() {
                 number += 20;
                 for (number, published) in some {
                     match wait(published) {
-                        Ok(offset) => acknowledged.push((offset, number)),
+                        Ok(offset) => {
+                            acknowledged.push((offset, number));
+                            heard.fetch_add(1, Ordering::Relaxed);
+                        }
                         Err(error) => {
                             assert!(error.is_retryable(), "{error}");
                             unknown += 1;
@@ -139,7 +148,8 @@ fn i2_batches_that_kafka_acknowledged_stand_in_order_whenever_it_is_killed() {
         })
     };
     for _ in 0..2 {
-        thread::sleep(Duration::from_millis(700));
+        let before = heard.load(Ordering::Relaxed);
+        eventually("batches are acknowledged", || (heard.load(Ordering::Relaxed) > before + 50).then_some(()));
         server.kill();
         thread::sleep(Duration::from_millis(300));
         server.start_again();
@@ -267,6 +277,35 @@ fn a_batch_whose_acknowledgement_was_lost_is_published_once_and_acknowledged() {
         assert_eq!(wait(published), Ok(number));
     }
     assert_eq!(numbers(&mq, 0), (0..10).map(|number| (number, number)).collect::<Vec<_>>());
+}
+
+#[test]
+fn i2_a_kafka_whose_disk_is_full_is_unavailable_and_keeps_what_it_acknowledged() {
+    let Some(mut guard) = harmed() else { return };
+    let server = guard.as_mut().unwrap();
+    let quick = Settings { deadline: Millis(5_000), publish_deadline: Millis(5_000), ..settings(&server.url()) };
+    let mq = connect(quick).unwrap();
+    eventually("it takes batches", || wait(mq.publish(P1, batch(0, 10))).ok());
+    // Indexes have ten MiB from their beginning.
+    server.limit_files(12 << 20);
+    let mut acknowledged = Vec::new();
+    let reason = loop {
+        let number = acknowledged.len() as u64;
+        match wait(mq.publish(P0, batch(number, 500_000))) {
+            Ok(offset) => acknowledged.push((offset, number)),
+            refused => break is_unavailable(refused),
+        }
+        assert!(number < 100, "it is never full");
+    };
+    println!("{} acknowledged, then: {reason}", acknowledged.len());
+    assert!(acknowledged.len() > 15, "{}", acknowledged.len());
+    // It ends when it cannot write.
+    server.kill();
+    server.start_again();
+    let log = numbers(&mq, 0);
+    assert!(log.starts_with(&acknowledged), "{log:?}");
+    let offset = eventually("it takes batches again", || wait(mq.publish(P0, batch(200, 100))).ok());
+    assert!(numbers(&mq, 0).contains(&(offset, 200)));
 }
 
 #[test]

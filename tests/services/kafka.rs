@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,12 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tempfile::TempDir;
 
-use super::{free_port, is_there, program, tail};
+use super::{copy_folder, free_port, is_there, program, tail};
 
 /// For a server to answer, on a machine that does much else.
 const READY: Duration = Duration::from_secs(90);
+/// Sixteen bytes as Kafka writes them.
+const FIRST_CLUSTER: &str = "holdfastholdfastholdfA";
 /// Runs a program in the background, tells its number, and kills it when the input ends.
 const LEASH: &str = r#"exec 3<&0; log=$1; shift
 "$@" </dev/null >>"$log" 2>&1 3<&- &
@@ -106,6 +109,11 @@ impl Kafka {
 
     pub fn cont(&self) {
         self.signal("CONT");
+    }
+
+    /// As a full disk: no file of it grows beyond so many bytes, until it is started again.
+    pub fn limit_files(&self, bytes: u64) {
+        super::limit_files(self.running.as_ref().expect("the server runs").pid, Some(bytes));
     }
 
     fn signal(&self, name: &str) {
@@ -202,18 +210,30 @@ controlled.shutdown.enable=false
             .arg(jars().expect("the jars are installed").join("*"));
     }
 
+    /// A new data folder, copied from one that was made once: that takes a Java of its own, for seconds.
     fn format(&self) {
+        static FRESH: OnceLock<TempDir> = OnceLock::new();
         let file = self.folder.path().join("server.properties");
         fs::write(&file, self.properties()).expect("its configuration can be written");
+        let fresh = FRESH.get_or_init(|| {
+            let mut format = self.java();
+            format.args(["kafka.tools.StorageTool", "format", "--cluster-id", FIRST_CLUSTER, "--config"]).arg(&file);
+            let made = format.output().expect("java runs");
+            let said = String::from_utf8_lossy(&made.stderr).into_owned() + &String::from_utf8_lossy(&made.stdout);
+            assert!(made.status.success(), "kafka.tools.StorageTool: {said}");
+            let fresh = TempDir::new().expect("a folder for data");
+            copy_folder(&self.data, fresh.path());
+            fresh
+        });
+        copy_folder(fresh.path(), &self.data);
         // Another cluster each time, as one that people set up anew.
         static CLUSTERS: AtomicU64 = AtomicU64::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed) * 100_000 + u64::from(std::process::id() % 100_000);
-        let id = format!("holdfast{number:0>13}A");
-        let mut format = self.java();
-        format.args(["kafka.tools.StorageTool", "format", "--cluster-id", &id, "--config"]).arg(&file);
-        let made = format.output().expect("java runs");
-        let said = String::from_utf8_lossy(&made.stderr).into_owned() + &String::from_utf8_lossy(&made.stdout);
-        assert!(made.status.success(), "kafka.tools.StorageTool: {said}");
+        let file = self.data.join("meta.properties");
+        let text = fs::read_to_string(&file).expect("it was formatted");
+        assert!(text.contains(FIRST_CLUSTER), "{text}");
+        let text = text.replace(FIRST_CLUSTER, &format!("holdfast{number:0>13}A"));
+        fs::write(&file, text).expect("it can be written");
     }
 
     fn spawn(&self) -> Running {

@@ -63,6 +63,15 @@ pub fn signal(child: &Child, name: &str) {
     assert!(sent.success(), "kill -{name} {}", child.id());
 }
 
+/// No file of the process grows beyond so many bytes from now on, as on a full disk; `None`: there is room again.
+pub fn limit_files(process: u32, bytes: Option<u64>) {
+    let most = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+    // The soft limit only, which can be raised again.
+    let limits = [format!("--pid={process}"), format!("--fsize={most}:")];
+    let limited = Command::new("prlimit").args(limits).status().expect("prlimit runs");
+    assert!(limited.success(), "prlimit");
+}
+
 /// `kill -9`, and waits until it is gone. It may have ended by itself.
 pub fn end(child: &mut Child) {
     let _ = child.kill();

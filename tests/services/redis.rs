@@ -81,6 +81,11 @@ impl Redis {
         signal(self.child.as_ref().expect("the server runs"), "CONT");
     }
 
+    /// As a full disk: no file of it grows beyond so many bytes. `None`: there is room again.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        super::limit_files(self.child.as_ref().expect("the server runs").id(), bytes);
+    }
+
     /// On the same port, with what it stored; returns once it answers.
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "the server runs already");
@@ -149,7 +154,10 @@ impl Redis {
             Some(_) => ["--port".into(), "0".into(), "--tls-port".into(), self.port.to_string()],
         };
         // Every write is in its file before it is acknowledged, as far as a killed process goes.
-        Command::new(program("redis-server").expect("redis is installed"))
+        Command::new("env")
+            // A file that may not grow is to be an error, not the end.
+            .arg("--ignore-signal=XFSZ")
+            .arg(program("redis-server").expect("redis is installed"))
             .args(if self.authority().is_some() { &ports[..] } else { &ports[..2] })
             .args(["--bind", "127.0.0.1", "--appendonly", "yes", "--save", "", "--daemonize", "no"])
             .args(["--maxmemory-policy", "noeviction", "--databases", "1"])

@@ -16,6 +16,8 @@ use crate::model::position::{Position, Span};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     pub to: Position,
+    /// What the source had before this time (Unix milliseconds) lies before `to`.
+    pub at_ms: i64,
     pub resume: Place,
     pub tables: Arc<Vec<DefinedTable>>,
 }
@@ -69,7 +71,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn cut(to: u128) -> Cut {
-        Cut { to: Position(to), resume: Place::default(), tables: Arc::default() }
+        Cut { to: Position(to), at_ms: 0, resume: Place::default(), tables: Arc::default() }
     }
 
     fn span(from: u128, to: u128) -> Span {

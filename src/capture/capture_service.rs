@@ -68,6 +68,10 @@ pub fn captured(source: &SourceSettings, catalog: &Catalog) -> Result<Vec<Captur
             catalog.table(name).ok_or_else(|| format!("tables: there is no [[table]] named '{name}' for '{text}'"))?;
         Ok(Captured { database: database.to_owned(), name: name.to_owned(), table: table.clone() })
     };
+    // Rows that are pushed have this name.
+    if source.name.is_empty() || source.name.contains('/') || source.name == "push" {
+        return Err(format!("name: '{}' is none for a source: not empty, not 'push', without '/'", source.name));
+    }
     if source.tables.is_empty() {
         return Err("tables: none is named".into());
     }
@@ -229,6 +233,8 @@ async fn run(
     };
     let mut wake_ms = None;
     loop {
+        // Before the effects: one of them may be the end.
+        tell(&worker.report, machine.standing());
         let mut work = None;
         for effect in std::mem::take(&mut effects) {
             match effect {
@@ -242,7 +248,6 @@ async fn run(
                 Effect::End => return,
             }
         }
-        tell(&worker.report, machine.standing());
         let input = match work {
             Some(work) => tokio::select! {
                 biased;

@@ -38,6 +38,10 @@ fn tables_are_found_by_their_name_and_what_is_wrong_is_said() {
         let error = captured(&source(tables, zone), &catalog()).expect_err("it is wrong");
         assert!(error.contains(part), "{error}");
     }
+    for name in ["", "push", "a/b"] {
+        let source = SourceSettings { name: name.into(), ..source(&["shop.orders"], "UTC") };
+        assert!(captured(&source, &catalog()).expect_err("it is wrong").starts_with("name:"));
+    }
 }
 
 #[test]

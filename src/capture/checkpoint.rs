@@ -36,6 +36,8 @@ pub struct LogCheckpoint {
     pub log: LogName,
     /// All rows up to here are in mq.
     pub position: Position,
+    /// Everything that the source had before this time stands before the position (Unix milliseconds).
+    pub at_ms: i64,
     /// The beginning of the transaction that the position is in, or the position's own place.
     pub resume: Place,
     /// Statements up to here are passed by an operator's order.

@@ -129,7 +129,7 @@ impl Following {
             publisher: Publisher::new(parts.mq.clone(), parts.settings.clone()),
             server: checkpoint.server.clone(),
             incarnation: checkpoint.incarnation,
-            at_ms: 0,
+            at_ms: at.at_ms,
             mark: None,
             layouts: tables.iter().map(|table| table.layout.clone()).collect(),
             defined: Arc::new(at.tables.clone()),
@@ -152,8 +152,8 @@ impl Following {
         if let Some((at_ms, _)) = self.mark.take_if(|(_, place)| *place <= self.log.place()) {
             self.at_ms = at_ms;
         }
-        let by_events = (i64::from(self.log.latest()) * 1_000).min(now_ms);
-        let at_ms = if self.at_ms > 0 { self.at_ms } else { by_events };
+        // Not by the times that events have: a session may set what they say.
+        let at_ms = self.at_ms;
         let changes = self.log.take_changes();
         self.changes += changes;
         if changes > 0 {
@@ -164,7 +164,7 @@ impl Following {
         let rows = self.log.cut();
         let outgoing = self.tiling.cut(now_ms, to, at_ms, rows, all);
         let tables = self.define();
-        self.acknowledging.cut(Cut { to, resume, tables });
+        self.acknowledging.cut(Cut { to, at_ms, resume, tables });
         for batch in outgoing {
             self.publisher.publish(batch).await;
         }
@@ -188,6 +188,7 @@ impl Following {
         let log = LogCheckpoint {
             log: self.log.log().clone(),
             position: cut.to,
+            at_ms: cut.at_ms,
             resume: cut.resume,
             passed: self.log.passed(),
             tables: cut.tables.to_vec(),

@@ -72,8 +72,6 @@ pub struct Log {
     /// By the log's number of a table: its table map, and what it says if it is one of ours.
     maps: HashMap<u64, (Vec<u8>, Option<Mapped>)>,
     reached: Position,
-    /// The latest time that an event has: whatever was committed before it came before it.
-    latest: u32,
     changes: u64,
     is_whole: bool,
 }
@@ -90,7 +88,6 @@ impl Log {
             is_xa: false,
             payload: None,
             maps: HashMap::new(),
-            latest: 0,
             changes: 0,
             is_whole: true,
             start,
@@ -130,11 +127,6 @@ impl Log {
 
     pub fn bytes(&self) -> usize {
         self.tables.iter().map(|table| table.weighing.bytes()).sum()
-    }
-
-    /// All that was committed before this time was read, by the server's clock: seconds since the Unix epoch.
-    pub fn latest(&self) -> u32 {
-        self.latest
     }
 
     /// Changes weighed since they were asked for last; an update is one.
@@ -185,7 +177,6 @@ impl Log {
             self.payload = Some(Payload { start, end, left, rows: 0 });
             return Ok(());
         }
-        self.latest = self.latest.max(event.timestamp);
         let mut rows = 0;
         self.take(event, start, start, &mut rows).map_err(|stop| stop.at(start))?;
         self.advance(end);

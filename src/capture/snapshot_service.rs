@@ -33,16 +33,17 @@ pub async fn snapshot(worker: &mut Worker) -> Result<Work, Trouble> {
     let log = if worker.parts.source.snapshot {
         publish_rows(worker, &mut conn, &facts, incarnation).await?
     } else {
+        let at_ms = worker.parts.clock.now_ms();
         let (log, place) = mysql::log_end(&worker.door, &mut conn, facts.log_end_query()).await?;
         let tables = worker.defined(&mut conn).await?;
-        LogCheckpoint { log, position: place.position(), resume: place, passed: Position::ZERO, tables }
+        LogCheckpoint { log, position: place.position(), at_ms, resume: place, passed: Position::ZERO, tables }
     };
     let checkpoint = Checkpoint { server, incarnation, stage: Stage::Log(log.clone()) };
     let mut following = Following::new(worker, &checkpoint, &log)?;
     if !worker.parts.source.snapshot {
         // Nothing before counts, and that is no gap.
         following.tiling = tiling(&worker.parts, incarnation, Position::ZERO);
-        let whole = following.tiling.cut(worker.parts.clock.now_ms(), log.position, 0, no_rows(&worker.parts), true);
+        let whole = following.tiling.cut(worker.parts.clock.now_ms(), log.position, log.at_ms, no_rows(&worker.parts), true);
         publish(&mut following.publisher, whole).await;
         following.publisher.drain().await;
     }
@@ -107,7 +108,7 @@ async fn publish_rows(
     let last = snapshot.tiling.empty(LAST, at_ms);
     publish(&mut snapshot.publisher, last).await;
     snapshot.publisher.drain().await;
-    Ok(LogCheckpoint { log, position: place.position(), resume: place, passed: Position::ZERO, tables: defined })
+    Ok(LogCheckpoint { log, position: place.position(), at_ms, resume: place, passed: Position::ZERO, tables: defined })
 }
 
 /// A snapshot on its way into mq.

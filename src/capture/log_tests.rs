@@ -1,5 +1,9 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::capture::layout::Layout;
 use crate::capture::meaning::Declared;
+use crate::capture::weighing::Weighing;
 use crate::model::schema::{Table, TableConfig};
 use arrow::array::AsArray;
 use arrow::datatypes::{Decimal128Type, Int64Type};

@@ -21,6 +21,7 @@ pub mod definition;
 pub mod event;
 pub mod layout;
 pub mod log;
+pub mod mapping;
 pub mod meaning;
 pub mod place;
 pub mod row;
@@ -40,5 +41,7 @@ pub mod mysql_snapshot;
 
 pub mod capture_service;
 mod following_service;
+mod passing_service;
 mod publishing_service;
+mod reading_service;
 mod snapshot_service;

@@ -7,7 +7,7 @@ use mysql_async::Conn;
 use super::capture_service::{CaptureParts, Captured, Worker, of_tier};
 use super::checkpoint::{Checkpoint, LogCheckpoint, Stage, source_id, taking_back_id};
 use super::following_service::{Following, log_tables, tiling};
-use super::log::LogTable;
+use super::mapping::LogTable;
 use super::mysql;
 use super::mysql_snapshot as rows_of;
 use super::publishing_service::Publisher;
@@ -43,7 +43,8 @@ pub async fn snapshot(worker: &mut Worker) -> Result<Work, Trouble> {
     if !worker.parts.source.snapshot {
         // Nothing before counts, and that is no gap.
         following.tiling = tiling(&worker.parts, incarnation, Position::ZERO);
-        let whole = following.tiling.cut(worker.parts.clock.now_ms(), log.position, log.at_ms, no_rows(&worker.parts), true);
+        let whole =
+            following.tiling.cut(worker.parts.clock.now_ms(), log.position, log.at_ms, no_rows(&worker.parts), true);
         publish(&mut following.publisher, whole).await;
         following.publisher.drain().await;
     }

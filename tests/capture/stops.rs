@@ -157,7 +157,10 @@ async fn a_table_that_is_renamed_stops_until_it_is_back_and_one_that_is_dropped_
     setup.server.sql("rename table shop.elsewhere to shop.kinds; insert into shop.kinds (shop) values (4)");
     let first = stop.place;
     assert!(capture.order(Order::Pass));
-    let report = until(&capture, "stopped again", |report| stopped(report) && report.stop.as_ref().map(|stop| stop.place) != Some(first)).await;
+    let report = until(&capture, "stopped again", |report| {
+        stopped(report) && report.stop.as_ref().map(|stop| stop.place) != Some(first)
+    })
+    .await;
     assert_eq!(report.stop.expect("a reason").kind, StopKind::Definition);
     assert!(capture.order(Order::Pass));
     setup.equals(SELECT_KINDS).await;
@@ -176,9 +179,9 @@ async fn a_table_that_is_renamed_stops_until_it_is_back_and_one_that_is_dropped_
 #[actix_rt::test]
 async fn changes_in_an_xa_transaction_stop_and_passing_them_leaves_a_gap() {
     let Some((setup, capture)) = following(&[]).await else { return };
-    setup.server.sql(
-        "xa start 'a'; insert into shop.kinds (shop) values (4); xa end 'a'; xa prepare 'a'; xa commit 'a'",
-    );
+    setup
+        .server
+        .sql("xa start 'a'; insert into shop.kinds (shop) values (4); xa end 'a'; xa prepare 'a'; xa commit 'a'");
     let report = until(&capture, "stopped", |report| report.standing == "stopped").await;
     let stop = report.stop.expect("a reason");
     assert!(stop.kind == StopKind::Loss && stop.reason.contains("XA"), "{stop}");

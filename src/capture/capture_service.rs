@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::checkpoint::Checkpoints;
 use super::following_service::Following;
+use super::moving_service;
 use super::mysql::Door;
 use super::place::Place;
 use super::settings::{Settings, SourceSettings};
@@ -93,7 +94,7 @@ pub fn captured(source: &SourceSettings, catalog: &Catalog) -> Result<Vec<Captur
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CaptureReport {
     pub source: String,
-    /// `loading`, `taking back`, `snapshot`, `following`, `pausing`, `stopped` or `ended`.
+    /// `loading`, `taking back`, `snapshot`, `following`, `moving`, `pausing`, `stopped` or `ended`.
     pub standing: &'static str,
     /// Why it pauses or is stopped, and what to do.
     pub reason: Option<String>,
@@ -325,6 +326,7 @@ fn tell(report: &watch::Sender<CaptureReport>, standing: &Standing) {
         Standing::Doing(Work::TakeBack) => ("taking back", None, None),
         Standing::Doing(Work::Snapshot) => ("snapshot", None, None),
         Standing::Doing(Work::Follow) => ("following", None, None),
+        Standing::Doing(Work::Move) => ("moving", None, None),
         Standing::Pausing { reason, .. } => ("pausing", Some(reason.clone()), None),
         Standing::Stopped { stop, .. } => ("stopped", Some(stop.to_string()), Some(stop.clone())),
         Standing::Ended => ("ended", None, None),
@@ -350,6 +352,7 @@ impl Worker {
             Work::TakeBack => snapshot_service::take_back(self).await,
             Work::Snapshot => snapshot_service::snapshot(self).await,
             Work::Follow => self.follow().await,
+            Work::Move => moving_service::move_over(self).await,
         }
     }
 
@@ -360,6 +363,7 @@ impl Worker {
         let work = match loaded.as_ref().map(|checkpoint| &checkpoint.stage) {
             None => Work::Snapshot,
             Some(Stage::Snapshot { .. }) => Work::TakeBack,
+            Some(Stage::Moving { .. }) => Work::Move,
             Some(Stage::Log(log)) => {
                 let known = |table: &&Captured| log.tables.iter().any(|known| known.source == table.source());
                 if let Some(table) = self.parts.tables.iter().find(|table| !known(table)) {

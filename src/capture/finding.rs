@@ -3,14 +3,12 @@
 //! Invariant: a place is found only where exactly those transactions stand before it; a server that lacks some of them, or has them
 //! in another order, is refused.
 
-use super::event::{self, Event, Short, kind};
+use super::event::{Event, Short, kind};
 use super::gtid::{self, Comparison, Gtids};
+use super::log::{ARTIFICIAL, rotated};
 use super::mapping::damaged;
 use super::place::{LogName, Place};
 use super::stop::{Stop, StopKind};
-
-/// Made up by the server for this connection; not in the log.
-const ARTIFICIAL: u16 = 0x20;
 
 /// What a file of the log has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,21 +40,21 @@ impl Finding {
     /// `None`: the next event is needed.
     pub fn read(&mut self, event: &Event<'_>) -> Result<Option<Found>, Stop> {
         let short = |short: Short| damaged(event.kind, short).at(self.place);
-        if event.kind == kind::ROTATE && event.flags & ARTIFICIAL == 0 && event.end != 0 {
-            let rotate = event::rotate(event.body).map_err(short)?;
-            let name = String::from_utf8_lossy(rotate.file);
-            let (_, file) = LogName::parse(&name)
-                .map_err(|error| Stop::unreadable(error.to_string(), "capture it under a new source's name"))?;
-            self.place = Place::new(file, rotate.offset.max(4));
+        if event.kind == kind::ROTATE {
+            self.place = rotated(&self.log, self.place, event).map_err(|stop| stop.at(self.place))?;
             return self.at_end();
         }
-        if event.end == 0 || event.flags & ARTIFICIAL != 0 || event.kind == kind::ROTATE {
+        if event.end == 0 || event.flags & ARTIFICIAL != 0 {
             return Ok(None);
         }
         let start = self.place;
         let gtid = match event.kind {
+            // Only a server that has nothing more to send says so.
+            kind::HEARTBEAT | kind::HEARTBEAT_V2 if self.here.is_none() => return Err(unnamed().at(start)),
             kind::HEARTBEAT | kind::HEARTBEAT_V2 => return Ok(None),
-            kind::MARIA_GTID_LIST => return self.file_begins(event, Some(gtid::list_of_maria(event.body).map_err(short)?)),
+            kind::MARIA_GTID_LIST => {
+                return self.file_begins(event, Some(gtid::list_of_maria(event.body).map_err(short)?));
+            }
             kind::PREVIOUS_GTIDS => return self.file_begins(event, gtid::list_of_mysql(event.body).map_err(short)?),
             kind::MARIA_GTID => Some(gtid::of_maria(event.body, event.server).map_err(short)?),
             kind::GTID => Some(gtid::of_mysql(event.body).map_err(short)?),
@@ -119,7 +117,8 @@ impl Finding {
     }
 
     fn diverged(&self) -> Stop {
-        let reason = format!("the server went another way: it has other transactions in the place of some of {}", self.read);
+        let reason =
+            format!("the server went another way: it has other transactions in the place of some of {}", self.read);
         Stop::unreadable(reason, "what it lacks was counted: capture under a new source's name")
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a checkpoint stands where mq has acknowledged everything before it; with it go the definitions that held there.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -17,10 +18,12 @@ use super::mapping::LogTable;
 use super::place::Place;
 use super::publishing_service::{Acknowledged, Publisher};
 use super::stop::Stop;
+use super::taking_back_service::close;
 use super::tiling::Tiling;
 use super::weighing::Weighing;
 use crate::metrics::SourceLabel;
 use crate::model::position::Position;
+use crate::mq::Offset;
 use crate::tier::TierError;
 
 /// A log that is followed, whatever becomes of connections.
@@ -30,15 +33,22 @@ pub struct Following {
     pub publisher: Publisher,
     pub log: Log,
     pub server: String,
-    incarnation: u64,
+    pub incarnation: u64,
     /// Everything that the source had before was read.
     at_ms: i64,
+    /// Incarnations that show as gaps until something later than `from_ms` was reached.
+    open: Vec<u64>,
+    from_ms: i64,
     /// Where the log ended at a time; not read up to there yet.
     pub mark: Option<Mark>,
     layouts: Vec<Arc<Layout>>,
     defined: Arc<Vec<DefinedTable>>,
     /// Not told yet.
     changes: u64,
+    /// By partition: what follows the latest offset that mq gave.
+    offsets: Vec<Offset>,
+    /// Offsets that were known at positions: one that counts, and one that will.
+    known: VecDeque<(Position, Arc<Vec<Offset>>)>,
     /// Acknowledged, and not in a checkpoint yet.
     whole: Option<Cut>,
     pub saving: JoinSet<Result<Position, TierError>>,
@@ -85,7 +95,8 @@ impl Following {
         };
         let tables = log_tables(worker, defined)?;
         let parts = &worker.parts;
-        let start = Start { log: at.log.clone(), place: at.resume, floor: at.position, passed: at.passed };
+        let (place, floor, gtids) = (at.resume, at.position, at.gtids.clone());
+        let start = Start { log: at.log.clone(), place, floor, passed: at.passed, gtids };
         Ok(Self {
             tiling: tiling(parts, checkpoint.incarnation, at.position),
             acknowledging: Acknowledging::new(parts.tables.len(), parts.partitions, at.position),
@@ -93,11 +104,15 @@ impl Following {
             server: checkpoint.server.clone(),
             incarnation: checkpoint.incarnation,
             at_ms: at.at_ms,
+            open: checkpoint.open.clone(),
+            from_ms: at.at_ms,
             mark: None,
             layouts: tables.iter().map(|table| table.layout.clone()).collect(),
             defined: Arc::new(at.tables.clone()),
             log: Log::new(start, tables),
             changes: 0,
+            offsets: at.mq_from.clone(),
+            known: [(at.resume.position(), Arc::new(at.mq_from.clone()))].into(),
             whole: None,
             saving: JoinSet::new(),
             saved: at.position,
@@ -105,7 +120,10 @@ impl Following {
     }
 
     pub fn acknowledged(&mut self, landed: Acknowledged) {
-        let Acknowledged { table, partition, span } = landed;
+        let Acknowledged { table, partition, span, offset } = landed;
+        if let Some(known) = self.offsets.get_mut(usize::from(partition.0)) {
+            *known = offset + 1;
+        }
         self.acknowledging.acknowledged(table, partition, span);
     }
 
@@ -127,10 +145,34 @@ impl Following {
         let rows = self.log.cut();
         let outgoing = self.tiling.cut(now_ms, to, at_ms, rows, all);
         let tables = self.define();
-        self.acknowledging.cut(Cut { to, at_ms, resume, tables });
+        let (gtids, mq_from) = (self.log.gtids().cloned(), self.offsets_at(resume.position(), to));
+        self.acknowledging.cut(Cut { to, at_ms, resume, tables, gtids, mq_from });
         for batch in outgoing {
             self.publisher.publish(batch).await;
         }
+        if !self.open.is_empty() && self.at_ms > self.from_ms {
+            self.close_gaps(parts).await;
+        }
+    }
+
+    /// Offsets before which nothing from beyond `resume` is: those that were known when nothing beyond it was cut.
+    fn offsets_at(&mut self, resume: Position, to: Position) -> Arc<Vec<Offset>> {
+        // What is cut from now on comes after what mq has by now.
+        while self.known.len() > 1 && self.known[1].0 <= resume {
+            self.known.pop_front();
+        }
+        if self.known.len() == 1 && self.known[0].0 < to {
+            self.known.push_back((to, Arc::new(self.offsets.clone())));
+        }
+        self.known[0].1.clone()
+    }
+
+    /// What replaces the rows that were taken back is there.
+    async fn close_gaps(&mut self, parts: &CaptureParts) {
+        while let Some(landed) = self.publisher.next().await {
+            self.acknowledged(landed);
+        }
+        close(parts, &std::mem::take(&mut self.open)).await;
     }
 
     /// How tables are defined now.
@@ -155,8 +197,11 @@ impl Following {
             resume: cut.resume,
             passed: self.log.passed(),
             tables: cut.tables.to_vec(),
+            gtids: cut.gtids.clone(),
+            mq_from: cut.mq_from.to_vec(),
         };
-        Checkpoint { server: self.server.clone(), incarnation: self.incarnation, stage: Stage::Log(log) }
+        let (server, incarnation, open) = (self.server.clone(), self.incarnation, self.open.clone());
+        Checkpoint { server, incarnation, stage: Stage::Log(log), open }
     }
 
     /// Begins to save what is acknowledged, unless it is being saved.

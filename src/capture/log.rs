@@ -4,6 +4,7 @@
 //! Invariant: positions only grow, and all rows up to `position` were weighed or are not ours; what is refused was not passed.
 
 use super::event::{self, Event, kind};
+use super::gtid::{self, Gtid, Gtids};
 use super::mapping::{LogTable, Mapping, Unit, damaged};
 use super::place::{LogName, Place};
 use super::statement::{self, Control};
@@ -13,7 +14,7 @@ use crate::model::position::Position;
 
 const CHECKSUM_BYTES: usize = 4;
 /// Made up by the server for this connection; not in the log.
-const ARTIFICIAL: u16 = 0x20;
+pub const ARTIFICIAL: u16 = 0x20;
 
 /// Where reading begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Start {
     pub floor: Position,
     /// Statements up to here are passed, whatever they do.
     pub passed: Position,
+    /// What stands before the place, if all transactions have names.
+    pub gtids: Option<Gtids>,
 }
 
 /// A compressed transaction whose events come one by one.
@@ -48,6 +51,8 @@ pub struct Log {
     has_rows: bool,
     is_xa: bool,
     payload: Option<Payload>,
+    /// Of the transaction in hand.
+    gtid: Option<Gtid>,
     reached: Position,
 }
 
@@ -62,6 +67,7 @@ impl Log {
             has_rows: false,
             is_xa: false,
             payload: None,
+            gtid: None,
             start,
         }
     }
@@ -93,6 +99,11 @@ impl Log {
         self.group
     }
 
+    /// The transactions before `resume`, if all have names.
+    pub fn gtids(&self) -> Option<&Gtids> {
+        self.start.gtids.as_ref()
+    }
+
     pub fn rows(&self) -> usize {
         self.tables().iter().map(|table| table.weighing.rows()).sum()
     }
@@ -121,6 +132,7 @@ impl Log {
         self.start.floor = self.reached;
         self.place = self.group;
         (self.in_group, self.has_rows, self.is_xa, self.payload) = (false, false, false, None);
+        self.gtid = None;
         self.mapping.forget();
     }
 
@@ -159,6 +171,9 @@ impl Log {
         self.reached = self.reached.max(end.position());
         if !self.in_group {
             self.group = end;
+            if let (Some(gtids), Some(gtid)) = (&mut self.start.gtids, self.gtid.take()) {
+                gtids.add(gtid);
+            }
         }
     }
 
@@ -194,20 +209,7 @@ impl Log {
     }
 
     fn rotate(&mut self, event: &Event<'_>) -> Result<(), Stop> {
-        let rotate = event::rotate(event.body).map_err(|short| damaged(event.kind, short))?;
-        // The one that opens a stream comes before it is known that events have checksums: then it still has its own.
-        let expected = self.start.log.file(self.place.file);
-        let is_opening = rotate.file.strip_prefix(expected.as_bytes()).is_some_and(|rest| rest.len() == CHECKSUM_BYTES);
-        let name = if is_opening { expected.into() } else { String::from_utf8_lossy(rotate.file) };
-        let way_out =
-            "the source seems to be another server, or its log was reset: capture it under a new source's name";
-        let (log, file) = LogName::parse(&name).map_err(|error| Stop::unreadable(error.to_string(), way_out))?;
-        let next = Place::new(file, rotate.offset.max(4));
-        if log != self.start.log || next < self.place {
-            let reason =
-                format!("the log goes on in {name} at {}, after {}", next.offset, self.start.log.file(self.place.file));
-            return Err(Stop::unreadable(reason, way_out));
-        }
+        let next = rotated(&self.start.log, self.place, event)?;
         self.mapping.forget();
         self.advance(next);
         Ok(())
@@ -217,8 +219,19 @@ impl Log {
     fn take(&mut self, event: &Event<'_>, start: Place, unit: Place, rows: &mut u32) -> Result<(), Stop> {
         let short = |short| damaged(event.kind, short);
         match event.kind {
-            kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED => self.begin(start, false),
-            kind::MARIA_GTID => self.begin(start, event::maria_gtid_is_prepared(event.body).map_err(short)?),
+            kind::GTID => {
+                self.begin(start, false);
+                self.gtid = Some(gtid::of_mysql(event.body).map_err(short)?);
+            }
+            kind::ANONYMOUS_GTID | kind::GTID_TAGGED => {
+                self.begin(start, false);
+                // Some have no name, or one that is not read: what was read cannot be found by names any more.
+                self.start.gtids = None;
+            }
+            kind::MARIA_GTID => {
+                self.begin(start, event::maria_gtid_is_prepared(event.body).map_err(short)?);
+                self.gtid = Some(gtid::of_maria(event.body, event.server).map_err(short)?);
+            }
             kind::XID | kind::XA_PREPARE => self.end(),
             kind::QUERY => self.query(event, start)?,
             kind::TABLE_MAP => {
@@ -316,6 +329,23 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Where a log named `log`, read up to `place`, goes on by this event.
+pub fn rotated(log: &LogName, place: Place, event: &Event<'_>) -> Result<Place, Stop> {
+    let rotate = event::rotate(event.body).map_err(|short| damaged(event.kind, short))?;
+    // The one that opens a stream comes before it is known that events have checksums: then it still has its own.
+    let expected = log.file(place.file);
+    let is_opening = rotate.file.strip_prefix(expected.as_bytes()).is_some_and(|rest| rest.len() == CHECKSUM_BYTES);
+    let name = if is_opening { expected.into() } else { String::from_utf8_lossy(rotate.file) };
+    let way_out = "the source seems to be another server, or its log was reset: capture it under a new source's name";
+    let (found, file) = LogName::parse(&name).map_err(|error| Stop::unreadable(error.to_string(), way_out))?;
+    let next = Place::new(file, rotate.offset.max(4));
+    if found != *log || next < place {
+        let reason = format!("the log goes on in {name} at {}, after {}", next.offset, log.file(place.file));
+        return Err(Stop::unreadable(reason, way_out));
+    }
+    Ok(next)
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub mod cell;
 pub mod checkpoint;
 pub mod definition;
 pub mod event;
+pub mod finding;
+pub mod gtid;
 pub mod layout;
 pub mod log;
 pub mod mapping;
@@ -41,7 +43,9 @@ pub mod mysql_snapshot;
 
 pub mod capture_service;
 mod following_service;
+mod moving_service;
 mod passing_service;
 mod publishing_service;
 mod reading_service;
 mod snapshot_service;
+mod taking_back_service;

@@ -21,6 +21,7 @@ impl LogEvent {
         Event {
             kind: header.event_type_raw(),
             timestamp: header.timestamp(),
+            server: header.server_id(),
             size: header.event_size(),
             end: header.log_pos(),
             flags: header.flags_raw(),

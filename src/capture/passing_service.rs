@@ -11,7 +11,7 @@ impl Worker {
     /// Notes what an operator let pass.
     pub async fn pass(&mut self, passed: Passed) -> Result<(), Trouble> {
         self.load_again().await;
-        let Some(Checkpoint { server, incarnation, stage: Stage::Log(mut log) }) = self.checkpoint.clone() else {
+        let Some(Checkpoint { server, incarnation, stage: Stage::Log(mut log), open }) = self.checkpoint.clone() else {
             return Err(Trouble::Failed("there is no checkpoint in the log".into()));
         };
         let place = match passed {
@@ -30,7 +30,7 @@ impl Worker {
         }
         let mut conn = self.door.connect().await?;
         log.tables = self.defined(&mut conn).await?;
-        let checkpoint = Checkpoint { server, incarnation, stage: Stage::Log(log) };
+        let checkpoint = Checkpoint { server, incarnation, stage: Stage::Log(log), open };
         let CaptureParts { source, epoch, checkpoints, .. } = &self.parts;
         checkpoints.save(&source.name, *epoch, checkpoint.clone()).await.map_err(of_tier)?;
         self.checkpoint = Some(checkpoint);

@@ -13,8 +13,10 @@ use tracing::warn;
 use super::capture_service::{CaptureParts, Worker, ending};
 use super::checkpoint::{DefinedTable, Stage};
 use super::following_service::{Following, Mark};
+use super::gtid::Gtids;
 use super::log::Log;
-use super::mysql::{self, Door};
+use super::moving_service;
+use super::mysql::{self, Door, LogEnd};
 use super::mysql_log::{self, LogEvent, LogStream};
 use super::server;
 use super::standing::Work;
@@ -41,7 +43,7 @@ impl Ruler {
                 // Before the question: what is committed by now is in the answer.
                 let now_ms = clock.now_ms();
                 match mysql::log_end(&door, &mut conn, query).await {
-                    Ok((_, place)) => told.send_replace(Some((now_ms, place))),
+                    Ok(end) => told.send_replace(Some((now_ms, end.place))),
                     // The stream's own connection tells what is wrong.
                     Err(_) => return,
                 };
@@ -69,15 +71,18 @@ impl Worker {
             }
             result = self.follow_log(&mut following) => result,
         };
-        if let Err(Trouble::Stop(_)) = &result {
-            if following.log.is_whole() {
-                following.flush(&self.parts, true).await;
-            }
-            following.settle(self).await;
-            // What comes next begins with the checkpoint.
-            self.load_again().await;
-        } else {
+        if !matches!(result, Ok(Work::Move) | Err(Trouble::Stop(_))) {
             self.following = Some(following);
+            return result;
+        }
+        if following.log.is_whole() {
+            following.flush(&self.parts, true).await;
+        }
+        following.settle(self).await;
+        // What comes next begins with the checkpoint.
+        self.load_again().await;
+        if result == Ok(Work::Move) {
+            moving_service::begin(self).await?;
         }
         result
     }
@@ -98,7 +103,7 @@ impl Worker {
     }
 
     async fn follow_log(&mut self, following: &mut Following) -> Result<Work, Trouble> {
-        let (mut stream, ruler) = self.connect(following).await?;
+        let Some((mut stream, ruler)) = self.connect(following).await? else { return Ok(Work::Move) };
         let settings = self.parts.settings.clone();
         let (mut flush, mut save) = (interval(settings.flush.duration()), interval(settings.save.duration()));
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -137,19 +142,25 @@ impl Worker {
                         || following.log.bytes() >= settings.batch_bytes.bytes();
                     if is_full {
                         following.flush(&self.parts, false).await;
+                        heard = instant();
                     }
                 }
             }
         }
     }
 
-    /// Checks the server, and asks it for the log.
-    async fn connect(&self, following: &Following) -> Result<(LogStream, Ruler), Trouble> {
+    /// Checks the server, and asks it for the log; `None`: it is another one, and has the same transactions by their names.
+    async fn connect(&self, following: &Following) -> Result<Option<(LogStream, Ruler)>, Trouble> {
         let mut conn = self.door.connect().await?;
         let facts = self.check(&mut conn).await?;
         if facts.identity() != following.server {
+            if following.log.gtids().is_some() {
+                return Ok(None);
+            }
             let (known, found) = (&following.server, facts.identity());
-            let reason = format!("the source was read from the server {known}, and the url leads to {found}");
+            let reason = format!(
+                "the source was read from the server {known}, whose transactions have no GTIDs, and the url leads to {found}"
+            );
             let way_out = "positions of another server's log mean nothing: lead the url back, or capture under a new source's name";
             return Err(Stop::new(StopKind::Server, reason, way_out).into());
         }
@@ -159,7 +170,7 @@ impl Worker {
         let ruler = Ruler::start(&self.door, conn, facts.log_end_query(), &self.parts.clock, settings.flush.duration());
         let conn = self.door.connect().await?;
         let stream = mysql_log::open(&self.door, conn, self.parts.source.server_id, (log, place), settings).await?;
-        Ok((stream, ruler))
+        Ok(Some((stream, ruler)))
     }
 
     /// Is the server set up for it?
@@ -169,6 +180,19 @@ impl Worker {
         let facts = mysql::facts(&self.door, conn, &tables).await?;
         server::check(&facts, self.parts.source.server_id, self.parts.settings.log_kept)?;
         Ok(facts)
+    }
+
+    /// The transactions before a place. Without an answer the source is read all the same, from this server only.
+    pub async fn gtids(&self, facts: &server::Facts, end: &LogEnd) -> Option<Gtids> {
+        let asked = async {
+            // The server may have to read much; the connection that the snapshot is read by must not be lost over it.
+            let mut conn = self.door.connect().await?;
+            mysql::gtids(&self.door, &mut conn, facts, end).await
+        };
+        asked.await.unwrap_or_else(|trouble: Trouble| {
+            warn!(source = self.parts.source.name, ?trouble, "the server did not say which GTIDs stand in its log");
+            None
+        })
     }
 
     /// How the tables are defined now.

@@ -2,6 +2,7 @@
 
 mod exact;
 mod faults;
+mod moves;
 mod setup;
 mod speed;
 mod stops;

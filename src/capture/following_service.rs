@@ -10,13 +10,14 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::acknowledging::{Acknowledging, Cut};
-use super::capture_service::{CaptureParts, CaptureReport, Captured, Worker};
+use super::capture_service::{CaptureParts, CaptureReport, Captured};
 use super::checkpoint::{Checkpoint, DefinedTable, LogCheckpoint, Stage, source_id};
 use super::layout::Layout;
 use super::log::{Log, Start};
 use super::mapping::LogTable;
-use super::place::Place;
+use super::place::{Place, without_time};
 use super::publishing_service::{Acknowledged, Publisher};
+use super::source_service::Worker;
 use super::stop::Stop;
 use super::taking_back_service::close;
 use super::tiling::Tiling;
@@ -130,8 +131,11 @@ impl Following {
     /// Publishes all that was read; with `all`, every partition hears of it.
     pub async fn flush(&mut self, parts: &CaptureParts, all: bool) {
         let now_ms = parts.clock.now_ms();
-        if let Some((at_ms, _)) = self.mark.take_if(|(_, place)| *place <= self.log.place()) {
+        if let Some((at_ms, place)) = self.mark.take_if(|(_, place)| *place <= self.log.place()) {
             self.at_ms = at_ms;
+            if self.tiling.is_due(now_ms) {
+                self.log.quiet(place, at_ms);
+            }
         }
         // Not by the times that events have: a session may set what they say.
         let at_ms = self.at_ms;
@@ -182,7 +186,7 @@ impl Following {
             self.layouts = tables.iter().map(|table| table.layout.clone()).collect();
             let defined = |table: &LogTable| DefinedTable {
                 source: format!("{}.{}", table.database, table.name),
-                columns: table.layout.declared.clone(),
+                columns: table.layout.declared.iter().map(|column| column.kept(table.weighing.table())).collect(),
             };
             self.defined = Arc::new(tables.iter().map(defined).collect());
         }
@@ -207,7 +211,8 @@ impl Following {
     /// Begins to save what is acknowledged, unless it is being saved.
     pub fn save(&mut self, parts: &CaptureParts) {
         self.whole = self.acknowledging.take_whole().or(self.whole.take());
-        let is_new = |cut: &mut Cut| self.saving.is_empty() && cut.to > self.saved;
+        // That time went by is not worth a checkpoint.
+        let is_new = |cut: &mut Cut| self.saving.is_empty() && without_time(cut.to) > without_time(self.saved);
         let Some(cut) = self.whole.take_if(is_new) else { return };
         let (checkpoint, parts) = (self.checkpoint(&cut), parts.clone());
         self.saving.spawn(async move {

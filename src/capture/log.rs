@@ -6,7 +6,7 @@
 use super::event::{self, Event, kind};
 use super::gtid::{self, Gtid, Gtids};
 use super::mapping::{LogTable, Mapping, Unit, damaged};
-use super::place::{LogName, Place};
+use super::place::{LogName, MOST_OFFSET, Place};
 use super::statement::{self, Control};
 use super::stop::{Stop, StopKind};
 use super::weighing::Part;
@@ -134,6 +134,14 @@ impl Log {
         (self.in_group, self.has_rows, self.is_xa, self.payload) = (false, false, false, None);
         self.gtid = None;
         self.mapping.forget();
+    }
+
+    /// The log ended at `place` at a time. If that is all that was read the position goes on with the time, so that partitions can
+    /// be told.
+    pub fn quiet(&mut self, place: Place, at_ms: i64) {
+        if self.place == place && !self.in_group && self.payload.is_none() {
+            self.reached = self.reached.max(place.quiet(at_ms));
+        }
     }
 
     /// Takes the next event.
@@ -341,7 +349,7 @@ pub fn rotated(log: &LogName, place: Place, event: &Event<'_>) -> Result<Place, 
     let way_out = "the source seems to be another server, or its log was reset: capture it under a new source's name";
     let (found, file) = LogName::parse(&name).map_err(|error| Stop::unreadable(error.to_string(), way_out))?;
     let next = Place::new(file, rotate.offset.max(4));
-    if found != *log || next < place {
+    if found != *log || next < place || next.offset > MOST_OFFSET {
         let reason = format!("the log goes on in {name} at {}, after {}", next.offset, log.file(place.file));
         return Err(Stop::unreadable(reason, way_out));
     }

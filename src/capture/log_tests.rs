@@ -121,6 +121,25 @@ fn inserts_updates_and_deletes_become_weighted_rows_in_order() {
 }
 
 #[test]
+fn where_nothing_comes_the_position_goes_on_with_the_time_and_before_the_rows_that_come_then() {
+    let (mut log, mut server) = (log(), Server::new());
+    log.read(&server.event(kind::QUERY, &query("analyze table other"))).expect("it is read");
+    let end = server.place;
+    log.quiet(Place::new(3, 4), 9_000);
+    assert_eq!(log.position(), end.position(), "it has gone on since");
+    log.quiet(end, 7_000);
+    log.quiet(end, 6_000);
+    assert_eq!(log.position(), end.quiet(7_000));
+    log.begin_again();
+    log.read(&server.event(kind::MARIA_GTID, &[0; 19])).expect("it is read");
+    log.quiet(server.place, 8_000);
+    assert_eq!(log.position(), server.place.position(), "not within a transaction");
+    log.read(&server.event(kind::TABLE_MAP, &map(1, "orders"))).expect("it is read");
+    log.read(&server.event(kind::WRITE_ROWS, &rows(1, false, &[1]))).expect("it is read");
+    assert_eq!(ids(&weighed(&mut log)), [(1, 1)]);
+}
+
+#[test]
 fn after_a_lost_connection_no_row_is_weighed_twice() {
     let (mut log, mut server) = (log(), Server::new());
     let bodies = [

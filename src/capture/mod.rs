@@ -7,7 +7,7 @@
 //!               mysql ─▶ server (checks)    ╰─ definition (what a statement does to a table)
 //! ```
 //!
-//! What happens next is decided by `standing` and carried out by `capture_service`.
+//! What happens next is decided by `standing` and carried out by `source_service`.
 //!
 //! Invariant: a checkpoint never passes a change that mq has not acknowledged, and what cannot be read stops the source with a
 //! reason: nothing is skipped silently (design I2).
@@ -48,4 +48,5 @@ mod passing_service;
 mod publishing_service;
 mod reading_service;
 mod snapshot_service;
+mod source_service;
 mod taking_back_service;

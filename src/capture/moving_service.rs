@@ -8,7 +8,6 @@
 
 use mysql_async::Conn;
 
-use super::capture_service::Worker;
 use super::checkpoint::{Checkpoint, LogCheckpoint, Stage};
 use super::finding::{Finding, Found};
 use super::gtid::Gtids;
@@ -16,9 +15,10 @@ use super::mysql::{self, LogEnd};
 use super::mysql_log;
 use super::place::Place;
 use super::snapshot_service::{publish_empty, save};
+use super::source_service::Worker;
 use super::standing::Work;
 use super::stop::{Stop, Trouble};
-use super::taking_back_service::take_back;
+use super::taking_back_service::{close, take_back};
 use crate::model::position::Position;
 
 /// Notes that the source moves.
@@ -32,8 +32,7 @@ pub async fn begin(worker: &mut Worker) -> Result<(), Trouble> {
 
 /// Finds the place on the server that the url leads to, and takes back what is read again from there on.
 pub async fn move_over(worker: &mut Worker) -> Result<Work, Trouble> {
-    let Some(Checkpoint { server, incarnation, stage: Stage::Moving { from, log }, mut open }) =
-        worker.checkpoint.clone()
+    let Some(Checkpoint { server, incarnation, stage: Stage::Moving { from, log }, open }) = worker.checkpoint.clone()
     else {
         return Ok(Work::Load);
     };
@@ -43,17 +42,18 @@ pub async fn move_over(worker: &mut Worker) -> Result<Work, Trouble> {
     let end = mysql::log_end(&worker.door, &mut conn, facts.log_end_query()).await?;
     let place = find(worker, &mut conn, &end, &gtids).await?;
     let incarnation = incarnation + 1;
-    if !open.contains(&from) {
-        open.push(from);
-    }
     // Before anything is published: whoever comes next must use another incarnation.
     let stage = Stage::Moving { from, log: log.clone() };
     save(worker, Checkpoint { server, incarnation, stage, open: open.clone() }).await?;
     take_back(&worker.parts, from, log.resume.position(), &log.mq_from).await?;
+    // It shows as a gap from here on; those before it need not any more.
+    let before: Vec<u64> = open.into_iter().filter(|incarnation| *incarnation != from).collect();
+    close(&worker.parts, &before).await;
     publish_empty(&worker.parts, incarnation, place.position(), log.at_ms).await;
     let (position, passed) = (place.position(), Position::ZERO);
     let log = LogCheckpoint { log: end.log, position, resume: place, passed, ..log };
-    save(worker, Checkpoint { server: facts.identity(), incarnation, stage: Stage::Log(log), open }).await?;
+    save(worker, Checkpoint { server: facts.identity(), incarnation, stage: Stage::Log(log), open: vec![from] })
+        .await?;
     (worker.following, worker.went_well) = (None, true);
     Ok(Work::Follow)
 }

@@ -90,7 +90,7 @@ pub fn trouble(error: Error) -> Trouble {
     }
 }
 
-/// What the server says of itself and of these tables.
+/// What the server says of itself and of those of these tables that are there.
 pub async fn facts(door: &Door, conn: &mut Conn, tables: &[(String, String)]) -> Result<Facts, Trouble> {
     let variables: Vec<(String, Option<String>)> = door.ask(conn.query("show global variables")).await?;
     let lower = |(name, value): (String, Option<String>)| (name.to_lowercase(), value.unwrap_or_default());
@@ -102,10 +102,7 @@ pub async fn facts(door: &Door, conn: &mut Conn, tables: &[(String, String)]) ->
                 (database, name),
             ))
             .await?;
-        let engine = engine.ok_or_else(|| {
-            let reason = format!("there is no table {database}.{name}, or the user may not see it");
-            Stop::new(StopKind::Server, reason, PRIVILEGES)
-        })?;
+        let Some(engine) = engine else { continue };
         let cascades = door
             .ask(conn.exec(
                 "select constraint_name from information_schema.referential_constraints where constraint_schema = ? and \
@@ -135,6 +132,10 @@ pub async fn columns(door: &Door, conn: &mut Conn, database: &str, table: &str) 
     let query = "select column_name, column_type, character_set_name from information_schema.columns where table_schema = ? \
         and table_name = ? order by ordinal_position";
     let rows: Vec<(String, String, Option<String>)> = door.ask(conn.exec(query, (database, table))).await?;
+    if rows.is_empty() {
+        let reason = format!("there is no table {database}.{table}, or the user may not see it");
+        return Err(Stop::new(StopKind::Server, reason, PRIVILEGES).into());
+    }
     Ok(rows.into_iter().map(|(name, sql_type, charset)| Declared { name, sql_type, charset }).collect())
 }
 

@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::stop::{Stop, Trouble};
 
 /// An event with its bytes.
-pub struct LogEvent(mysql_async::binlog::events::Event);
+pub struct LogEvent(pub mysql_async::binlog::events::Event);
 
 impl LogEvent {
     pub fn event(&self) -> Event<'_> {

@@ -2,8 +2,9 @@
 //!
 //! Invariant: what was lost stays a gap: no span ever covers it.
 
-use super::capture_service::{CaptureParts, Worker, of_tier};
+use super::capture_service::CaptureParts;
 use super::checkpoint::{Checkpoint, Stage};
+use super::source_service::{Worker, of_tier};
 use super::standing::Passed;
 use super::stop::Trouble;
 

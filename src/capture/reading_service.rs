@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-use super::capture_service::{CaptureParts, Worker, ending};
+use super::capture_service::CaptureParts;
 use super::checkpoint::{DefinedTable, Stage};
 use super::following_service::{Following, Mark};
 use super::gtid::Gtids;
@@ -19,6 +19,7 @@ use super::moving_service;
 use super::mysql::{self, Door, LogEnd};
 use super::mysql_log::{self, LogEvent, LogStream};
 use super::server;
+use super::source_service::{Worker, ending};
 use super::standing::Work;
 use super::stop::{Stop, StopKind, Trouble};
 use crate::clock::{Clock, instant};
@@ -200,6 +201,7 @@ impl Worker {
         let mut defined = Vec::new();
         for table in &self.parts.tables {
             let columns = mysql::columns(&self.door, conn, &table.database, &table.name).await?;
+            let columns = columns.iter().map(|column| column.kept(&table.table)).collect();
             defined.push(DefinedTable { source: table.source(), columns });
         }
         Ok(defined)

@@ -4,7 +4,7 @@
 
 use mysql_async::Conn;
 
-use super::capture_service::{CaptureParts, Captured, Worker, of_tier};
+use super::capture_service::{CaptureParts, Captured};
 use super::checkpoint::{Checkpoint, LogCheckpoint, Stage};
 use super::following_service::{Following, log_tables, tiling};
 use super::mapping::LogTable;
@@ -12,6 +12,7 @@ use super::mysql;
 use super::mysql_snapshot as rows_of;
 use super::publishing_service::Publisher;
 use super::server::Facts;
+use super::source_service::{Worker, of_tier};
 use super::standing::Work;
 use super::stop::{Stop, Trouble};
 use super::taking_back::{FIRST, LAST};
@@ -34,6 +35,8 @@ struct Attempt {
 pub async fn snapshot(worker: &mut Worker) -> Result<Work, Trouble> {
     let mut conn = worker.door.connect().await?;
     let facts = worker.check(&mut conn).await?;
+    // Are the tables there? Before anything is noted.
+    worker.defined(&mut conn).await?;
     let (before, mut open) = match worker.checkpoint.take() {
         Some(Checkpoint { incarnation, open, .. }) => (incarnation, open),
         None => (0, Vec::new()),
@@ -200,13 +203,17 @@ impl Snapshot {
 
 /// Takes an interrupted snapshot back. Another snapshot follows, and closes the gap that this leaves.
 pub async fn take_back(worker: &mut Worker) -> Result<Work, Trouble> {
-    let Some(Checkpoint { incarnation, stage: Stage::Snapshot { mq_from }, .. }) = worker.checkpoint.clone() else {
+    let Some(Checkpoint { incarnation, stage: Stage::Snapshot { mq_from }, open, .. }) = worker.checkpoint.clone()
+    else {
         return Ok(Work::Snapshot);
     };
     // If only the attempt after it failed before it began, it is done.
     if worker.taken_back != Some(incarnation) {
         taking_back_service::take_back(&worker.parts, incarnation, Position::ZERO, &mq_from).await?;
+        // It shows as a gap from here on; those before it need not any more.
+        taking_back_service::close(&worker.parts, &open).await;
         worker.taken_back = Some(incarnation);
     }
+    worker.checkpoint.iter_mut().for_each(|checkpoint| checkpoint.open.clear());
     Ok(Work::Snapshot)
 }

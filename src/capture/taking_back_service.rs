@@ -3,9 +3,10 @@
 //! Invariant: from before the first row is taken back until `close`, every partition shows a gap: nobody takes the rows in between
 //! for all that there are.
 
-use super::capture_service::{CaptureParts, Captured, of_tier};
+use super::capture_service::{CaptureParts, Captured};
 use super::checkpoint::{source_id, taking_back_id};
 use super::publishing_service::Publisher;
+use super::source_service::of_tier;
 use super::stop::{Stop, Trouble};
 use super::taking_back::{FIRST, TakingBack, WHOLE, beyond};
 use super::tiling::Outgoing;

@@ -152,6 +152,17 @@ impl Setup {
         (sums, all)
     }
 
+    /// Up to when all partitions know everything, as mq has it.
+    pub async fn as_of_ms(&self) -> i64 {
+        let mut oldest = i64::MAX;
+        for partition in (0..PARTITIONS).map(PartitionId) {
+            let read = self.mq.read(partition, 0, usize::MAX).await.expect("mq is up");
+            let newest = read.batches.iter().map(|(_, batch)| batch.header.at_ms).max();
+            oldest = oldest.min(newest.unwrap_or(0));
+        }
+        oldest
+    }
+
     /// Waits until what is counted is what the database has, without a gap, and at least once newer than now.
     pub async fn equals(&self, select: &str) {
         let mut expected: BTreeMap<String, i64> = BTreeMap::new();

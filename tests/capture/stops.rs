@@ -190,3 +190,16 @@ async fn changes_in_an_xa_transaction_stop_and_passing_them_leaves_a_gap() {
     goes_on_with_a_gap(&setup, &capture, 4).await;
     capture.stop().await;
 }
+
+#[actix_rt::test]
+async fn a_change_that_the_log_has_as_a_statement_stops_and_passing_it_leaves_a_gap() {
+    let Some((setup, capture)) = following(&[]).await else { return };
+    setup.server.sql("set session binlog_format = STATEMENT; use shop; update kinds set shop = 8 where id = 1");
+    let report = until(&capture, "stopped", |report| report.standing == "stopped").await;
+    let stop = report.stop.expect("a reason");
+    assert!(stop.kind == StopKind::Loss && stop.reason.contains("not by rows"), "{stop}");
+    setup.server.sql("insert into shop.kinds (shop) values (5)");
+    assert!(capture.order(Order::Pass));
+    goes_on_with_a_gap(&setup, &capture, 4).await;
+    capture.stop().await;
+}

@@ -16,7 +16,8 @@ use crate::model::units::Millis;
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// One: a single server. Several: nodes of a Redis Cluster, which name the others. `redis://HOST:PORT`, or
-    /// `rediss://HOST:PORT` for TLS.
+    /// `rediss://HOST:PORT` for TLS. The tier's own key.
+    #[serde(skip)]
     pub urls: Vec<RedisUrl>,
     /// An ACL user; without one the user `default`, or the one in the urls.
     pub user: Option<String>,

@@ -201,7 +201,11 @@ fn tier_view(state: &ClusterState, heard: &Heard<'_>, tier: Tier, standing: &Tie
         return None;
     }
     let holders = || reports().map(|(_, report)| report).filter(|report| report.holds);
-    let sum = |size: fn(&TierReport) -> Option<u64>| holders().filter_map(size).reduce(|a, b| a + b);
+    // Of a service every node says the same, or an older figure.
+    let size = |size: fn(&TierReport) -> Option<u64>| {
+        let held = holders().filter_map(size).reduce(|a, b| a + b);
+        held.or_else(|| reports().filter_map(|(_, report)| size(report)).max())
+    };
     let troubled = || reports().filter(|(_, report)| report.trouble.is_some());
     let (policy, until) = match standing.policy {
         Policy::Auto => ("auto", None),
@@ -222,8 +226,8 @@ fn tier_view(state: &ClusterState, heard: &Heard<'_>, tier: Tier, standing: &Tie
         until,
         since: moment(since_ms),
         reason: Some(standing.reason.clone()).filter(|reason| !reason.is_empty()),
-        used_bytes: sum(|report| report.used_bytes),
-        limit_bytes: sum(|report| report.limit_bytes),
+        used_bytes: size(|report| report.used_bytes),
+        limit_bytes: size(|report| report.limit_bytes),
         troubled_nodes: troubled().map(|(node, _)| node.profile.name.to_string()).collect(),
         trouble: troubled().find_map(|(_, report)| report.trouble.clone()),
     })

@@ -54,31 +54,32 @@ impl Captured {
     }
 }
 
-/// The tables of a source; the error names the key that is wrong.
-pub fn captured(source: &SourceSettings, catalog: &Catalog) -> Result<Vec<Captured>, String> {
+/// The tables of a source; an error is the key that is wrong, and why.
+pub fn captured(source: &SourceSettings, catalog: &Catalog) -> Result<Vec<Captured>, (&'static str, String)> {
+    let wrong = |reason: String| ("tables", reason);
     let find = |text: &String| {
-        let (database, name) = text.split_once('.').ok_or_else(|| format!("tables: '{text}' is not database.table"))?;
+        let (database, name) = text.split_once('.').ok_or_else(|| wrong(format!("'{text}' is not database.table")))?;
         let table =
-            catalog.table(name).ok_or_else(|| format!("tables: there is no [[table]] named '{name}' for '{text}'"))?;
+            catalog.table(name).ok_or_else(|| wrong(format!("there is no [[table]] named '{name}' for '{text}'")))?;
         Ok(Captured { database: database.to_owned(), name: name.to_owned(), table: table.clone() })
     };
     // Rows that are pushed have this name.
     if source.name.is_empty() || source.name.contains('/') || source.name == "push" {
-        return Err(format!("name: '{}' is none for a source: not empty, not 'push', without '/'", source.name));
+        return Err(("name", format!("'{}' is none for a source: not empty, not 'push', without '/'", source.name)));
     }
     if source.tables.is_empty() {
-        return Err("tables: none is named".into());
+        return Err(wrong("none is named".into()));
     }
     if source.datetime_zone.parse::<Tz>().is_err() {
-        return Err(format!("datetime_zone: '{}' is no IANA time zone", source.datetime_zone));
+        return Err(("datetime_zone", format!("'{}' is no IANA time zone", source.datetime_zone)));
     }
-    let tables: Vec<Captured> = source.tables.iter().map(find).collect::<Result<_, String>>()?;
+    let tables: Vec<Captured> = source.tables.iter().map(find).collect::<Result<_, _>>()?;
     match tables
         .iter()
         .enumerate()
         .find(|(index, one)| tables[..*index].iter().any(|other| other.table.name == one.table.name))
     {
-        Some((_, twice)) => Err(format!("tables: two are named '{}'", twice.name)),
+        Some((_, twice)) => Err(wrong(format!("two are named '{}'", twice.name))),
         None => Ok(tables),
     }
 }

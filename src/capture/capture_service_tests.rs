@@ -12,7 +12,8 @@ fn source(tables: &[&str], zone: &str) -> SourceSettings {
         tls_roots: None,
         tables: tables.iter().map(|table| (*table).to_owned()).collect(),
         snapshot: true,
-        server_id: 7,
+        password: None,
+        server_id: Some(7),
         datetime_zone: zone.into(),
     }
 }
@@ -28,27 +29,35 @@ fn catalog() -> Catalog {
 fn tables_are_found_by_their_name_and_what_is_wrong_is_said() {
     let found = captured(&source(&["shop.orders"], "UTC"), &catalog()).expect("a table");
     assert_eq!((found[0].source().as_str(), &*found[0].table.name), ("shop.orders", "orders"));
-    for (tables, zone, part) in [
-        (&["orders"][..], "UTC", "not database.table"),
-        (&["shop.buyers"], "UTC", "no [[table]] named 'buyers'"),
-        (&["shop.orders", "old.orders"], "UTC", "two are named"),
-        (&[], "UTC", "none"),
-        (&["shop.orders"], "Berlin", "no IANA time zone"),
+    for (tables, zone, key, part) in [
+        (&["orders"][..], "UTC", "tables", "not database.table"),
+        (&["shop.buyers"], "UTC", "tables", "no [[table]] named 'buyers'"),
+        (&["shop.orders", "old.orders"], "UTC", "tables", "two are named"),
+        (&[], "UTC", "tables", "none"),
+        (&["shop.orders"], "Berlin", "datetime_zone", "no IANA time zone"),
     ] {
-        let error = captured(&source(tables, zone), &catalog()).expect_err("it is wrong");
-        assert!(error.contains(part), "{error}");
+        let (wrong, reason) = captured(&source(tables, zone), &catalog()).expect_err("it is wrong");
+        assert!(wrong == key && reason.contains(part), "{wrong}: {reason}");
     }
     for name in ["", "push", "a/b"] {
         let source = SourceSettings { name: name.into(), ..source(&["shop.orders"], "UTC") };
-        assert!(captured(&source, &catalog()).expect_err("it is wrong").starts_with("name:"));
+        assert_eq!(captured(&source, &catalog()).expect_err("it is wrong").0, "name");
     }
 }
 
 #[test]
-fn a_source_is_configured_by_one_table_of_toml() {
-    let text = "name = 'orders-db'\nkind = 'mysql'\nurl = 'mysql://holdfast@shop:3306'\ntls = false\ntables = ['shop.orders']\nsnapshot = true\n\
-        server_id = 7\ndatetime_zone = 'UTC'";
-    assert_eq!(toml::from_str::<SourceSettings>(text).expect("a source").tables, ["shop.orders"]);
-    let without = text.replace("snapshot = true", "");
-    assert!(toml::from_str::<SourceSettings>(&without).expect_err("a key is missing").to_string().contains("snapshot"));
+fn a_source_needs_a_name_a_place_and_tables_and_says_what_else_it_may_say() {
+    let text = "name = 'orders-db'\nkind = 'mysql'\nurl = 'mysql://holdfast@shop:3306'\ntables = ['shop.orders']\n";
+    let short: SourceSettings = toml::from_str(text).expect("a source");
+    assert!(short.snapshot && !short.tls && short.datetime_zone == "UTC" && short.server_id() >= 1 << 31);
+    let long =
+        format!("{text}tls = true\nsnapshot = false\nserver_id = 7\ndatetime_zone = 'Asia/Tokyo'\npassword = 'hush'");
+    let long: SourceSettings = toml::from_str(&long).expect("a source");
+    assert!(long.tls && !long.snapshot && long.server_id() == 7 && !format!("{long:?}").contains("hush"));
+    for without in ["name", "kind", "url", "tables"] {
+        let text: String =
+            text.lines().filter(|line| !line.starts_with(without)).map(|line| format!("{line}\n")).collect();
+        let error = toml::from_str::<SourceSettings>(&text).expect_err("a key is missing").to_string();
+        assert!(error.contains(without), "{error}");
+    }
 }

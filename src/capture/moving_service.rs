@@ -76,7 +76,7 @@ async fn look(worker: &Worker, end: &LogEnd, file: u32, read: &Gtids) -> Result<
     let (settings, door) = (&worker.parts.settings, &worker.door);
     let begin = (&end.log, Place::new(file, 4));
     let conn = door.connect().await?;
-    let mut stream = mysql_log::open(door, conn, worker.parts.source.server_id, begin, settings).await?;
+    let mut stream = mysql_log::open(door, conn, worker.parts.source.server_id(), begin, settings).await?;
     let mut finding = Finding::new(end.log.clone(), read.clone(), file, end.place);
     loop {
         let event = tokio::time::timeout(settings.silence.duration(), stream.next()).await;

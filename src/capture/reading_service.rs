@@ -170,7 +170,7 @@ impl Worker {
         let settings = &self.parts.settings;
         let ruler = Ruler::start(&self.door, conn, facts.log_end_query(), &self.parts.clock, settings.flush.duration());
         let conn = self.door.connect().await?;
-        let stream = mysql_log::open(&self.door, conn, self.parts.source.server_id, (log, place), settings).await?;
+        let stream = mysql_log::open(&self.door, conn, self.parts.source.server_id(), (log, place), settings).await?;
         Ok(Some((stream, ruler)))
     }
 
@@ -179,7 +179,7 @@ impl Worker {
         let tables: Vec<_> =
             self.parts.tables.iter().map(|table| (table.database.clone(), table.name.clone())).collect();
         let facts = mysql::facts(&self.door, conn, &tables).await?;
-        server::check(&facts, self.parts.source.server_id, self.parts.settings.log_kept)?;
+        server::check(&facts, self.parts.source.server_id(), self.parts.settings.log_kept)?;
         Ok(facts)
     }
 

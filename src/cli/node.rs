@@ -50,7 +50,6 @@ pub struct Node {
 fn role(text: &str) -> Result<Role, String> {
     let known = Role::ALL.into_iter().find(|role| role.name() == text);
     match known {
-        Some(Role::Capture) => Err("capture from databases is not built yet".to_owned()),
         Some(role) => Ok(role),
         None => {
             let names: Vec<_> = Role::ALL.into_iter().map(Role::name).collect();

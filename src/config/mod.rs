@@ -6,6 +6,7 @@
 mod error;
 mod layers;
 pub mod secret;
+mod tiers;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,16 +16,19 @@ use serde::{Deserialize, Serialize};
 pub use error::{ConfigError, Origin};
 pub use layers::{Layers, Override, Source};
 pub use secret::{Secret, SecretError};
+pub use tiers::{CacheTier, HotTier, KvTier, MqTier, TierKind, TierSettings};
 
 use crate::admin::access::{KeySetting, Scope};
 use crate::backoff::Backoff;
 use crate::model::catalog::{Catalog, CatalogError};
 use crate::model::metric::{MetricConfig, MetricError};
 use crate::model::schema::TableConfig;
-use crate::model::units::{ByteSize, Millis};
+use crate::model::units::Millis;
 use crate::model::window::Calendar;
 use crate::net::handshake::{MOST_NAME_BYTES, is_name};
-use crate::{gate, lending, master, net, query, slave, store};
+use crate::capture::capture_service::captured;
+use crate::capture::settings::SourceSettings;
+use crate::{capture, gate, master, net, query, slave, store};
 use error::{Path as KeyPath, Step, path};
 use layers::Stretch;
 
@@ -46,6 +50,10 @@ pub struct Config {
     pub master: master::settings::Settings,
     pub store: store::settings::Settings,
     pub alerts: master::webhook_service::AlertSettings,
+    pub capture: capture::settings::Settings,
+    /// Databases whose changes are captured.
+    #[serde(rename = "source", default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceSettings>,
     #[serde(rename = "table")]
     pub tables: Vec<TableConfig>,
     #[serde(rename = "metric")]
@@ -90,73 +98,6 @@ pub struct NodeSettings {
     pub stop_timeout: Millis,
     /// Before a crashed actor starts again.
     pub restart: Backoff,
-}
-
-/// Where the joints between the roles are.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TierSettings {
-    pub mq: StoreTier,
-    pub kv: StoreTier,
-    pub hot: StoreTier,
-    pub cache: CacheTier,
-    /// How tiers are used that are in another process.
-    pub remote: lending::settings::Settings,
-}
-
-/// A tier on disk.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoreTier {
-    pub kind: TierKind,
-    pub policy: TierPolicy,
-    /// Memory for pages of the store.
-    pub page_cache: ByteSize,
-}
-
-/// The tier in memory.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CacheTier {
-    pub kind: TierKind,
-    pub policy: TierPolicy,
-    pub memory_limit: ByteSize,
-}
-
-/// What stands behind a tier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-pub enum TierKind {
-    Embedded,
-}
-
-/// Who decides when a tier is treated as degraded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-pub enum TierPolicy {
-    Auto,
-}
-
-impl TryFrom<String> for TierKind {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "embedded" => Ok(Self::Embedded),
-            _ => Err(format!("kind '{text}' is not supported by this build; supported: embedded")),
-        }
-    }
-}
-
-impl TryFrom<String> for TierPolicy {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "auto" => Ok(Self::Auto),
-            _ => Err(format!("policy '{text}' is not supported by this build; supported: auto")),
-        }
-    }
 }
 
 /// The HTTP server.
@@ -262,10 +203,52 @@ fn check(config: &Config) -> Result<Catalog, Complaint> {
     if let Err((key, reason)) = config.alerts.check() {
         return complain(["alerts", key], reason.into());
     }
+    if let Some((tier, key, reason)) = config.tiers.complaint() {
+        return Err(Complaint::new(path(["tiers", tier, key]), reason));
+    }
     check_tokens(&config.http)?;
     let calendar = Calendar::new(&cluster.timezone)
         .map_err(|error| Complaint::new(path(["cluster", "timezone"]), error.to_string()))?;
-    Catalog::new(&config.tables, &config.metrics, calendar).map_err(|error| complaint_of(config, error))
+    let mut catalog =
+        Catalog::new(&config.tables, &config.metrics, calendar).map_err(|error| complaint_of(config, error))?;
+    for (index, source) in config.sources.iter().enumerate() {
+        add_source(config, index, source, &mut catalog).map_err(|(key, reason)| {
+            let mut place = path(["source"]);
+            place.0.extend([Step::Index(index), Step::Key(key.to_owned())]);
+            Complaint::new(place, reason)
+        })?;
+    }
+    Ok(catalog)
+}
+
+/// Rows that come by HTTP have this for a source ([`crate::model::id::SourceId::push`]).
+const PUSHED: &str = "push";
+
+/// An error is the source's key that is wrong, and why.
+fn add_source(
+    config: &Config,
+    index: usize,
+    source: &SourceSettings,
+    catalog: &mut Catalog,
+) -> Result<(), (&'static str, String)> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if !(1..=MOST_NAME_BYTES).contains(&source.name.len()) || !source.name.chars().all(is_plain) {
+        return Err(("name", format!("1 to {MOST_NAME_BYTES} letters, digits, hyphens, dots and underscores")));
+    }
+    if source.name == PUSHED {
+        return Err(("name", format!("'{PUSHED}' is what rows are from that come by HTTP")));
+    }
+    if config.sources[..index].iter().any(|other| other.name == source.name) {
+        return Err(("name", format!("two sources are named '{}'", source.name)));
+    }
+    for captured in captured(source, catalog)? {
+        let name = captured.table.name.clone();
+        if let Some(stream) = catalog.stream(&name) {
+            return Err(("tables", format!("the rows of '{name}' come from {stream} already")));
+        }
+        catalog.capture(name, format!("{}/{}", source.name, captured.source()).into());
+    }
+    Ok(())
 }
 
 fn check_tokens(http: &HttpSettings) -> Result<(), Complaint> {

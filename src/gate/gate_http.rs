@@ -110,6 +110,7 @@ pub struct IngestReport {
         (status = 400, description = "Bad Idempotency-Key", body = ProblemDocument),
         (status = 404, description = "Unknown table", body = ProblemDocument),
         (status = 408, description = "The client stopped sending", body = ProblemDocument),
+        (status = 409, description = "The table's rows are captured from a database", body = ProblemDocument),
         (status = 413, description = "The request holds too much", body = ProblemDocument),
         (status = 415, description = "Neither CSV nor NDJSON", body = ProblemDocument),
         (status = 421, description = "This node has no gates; `nodes` are those that have", body = ProblemDocument),

@@ -14,9 +14,9 @@ use crate::problem::Problem;
 
 const MAX_KEY_CHARS: usize = 128;
 
-/// The table of that name, or a problem that lists those there are.
+/// The table of that name, if rows may be pushed into it, or a problem that lists those there are.
 pub fn find_table(catalog: &Catalog, name: &str) -> Result<Arc<Table>, Problem> {
-    catalog.table(name).cloned().ok_or_else(|| {
+    let table = catalog.table(name).cloned().ok_or_else(|| {
         let known: Vec<&str> = catalog.tables().iter().map(|table| &*table.name).collect();
         let shown: String = name.chars().take(64).collect();
         let detail = match known.as_slice() {
@@ -24,7 +24,15 @@ pub fn find_table(catalog: &Catalog, name: &str) -> Result<Arc<Table>, Problem> 
             known => format!("there is no table '{shown}'; tables are {}", known.join(", ")),
         };
         Problem::new(StatusCode::NOT_FOUND, "unknown-table", "Unknown table", detail).with("tables", known)
-    })
+    })?;
+    match catalog.stream(&table.name) {
+        None => Ok(table),
+        // They would count twice, or nobody could say of when the table's answers are.
+        Some(stream) => {
+            let detail = format!("the rows of '{}' are captured from {stream}: change them there", table.name);
+            Err(Problem::new(StatusCode::CONFLICT, "captured-table", "Captured table", detail))
+        }
+    }
 }
 
 /// How the body is written, by its `Content-Type`.

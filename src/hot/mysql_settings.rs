@@ -13,6 +13,8 @@ use crate::model::units::{ByteSize, Millis};
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// `mysql://user@host:3306/database`, without password. The database is made if it is missing and the user may.
+    /// `[tiers.hot]`'s own key, as `keep_days`.
+    #[serde(skip)]
     pub url: String,
     /// Is the connection encrypted, and the server's certificate checked?
     pub tls: bool,
@@ -20,6 +22,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_roots: Option<PathBuf>,
     /// Days before today that keep their rows; 0: all do. Answers that touch days whose rows went say so.
+    #[serde(skip)]
     pub keep_days: u32,
     /// For one call, waiting for a connection included; then its outcome is unknown.
     pub deadline: Millis,

@@ -305,10 +305,12 @@ impl Governor {
             let state = overview::state(now_ms, me, group, roster, history, history_after_ms);
             return effects.push(Effect::Answer { ask, answer: Answered::State(Box::new(state)) });
         }
-        if let Ask::Checkpoint { source } = &what {
-            // A deposed master may give an older one: then a little is read twice, which `Applied` drops.
-            let state = group.catalog.checkpoints().get(source).map(|it| it.state.clone()).unwrap_or_default();
-            return effects.push(Effect::Answer { ask, answer: Answered::Checkpoint { state } });
+        if let Ask::Checkpoint { source, epoch } = &what {
+            let answer = match petitions::checkpoint(group, source, *epoch) {
+                Ok(state) => Answered::Checkpoint { state },
+                Err(reason) => Answered::Refused { reason },
+            };
+            return effects.push(Effect::Answer { ask, answer });
         }
         let refused = |reason: String| Effect::Answer { ask, answer: Answered::Refused { reason } };
         if !self.waiting.has_room() {

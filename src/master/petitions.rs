@@ -64,12 +64,24 @@ fn known(group: &Group<'_>, node: &NodeName) -> Result<NodeState, String> {
     group.catalog.node(node).map(|node| node.state).ok_or_else(|| format!("there is no node '{node}'"))
 }
 
+/// Where the capture of a source begins. For nobody but the present owner: a deposed master, which may have missed what was saved
+/// since, does not know of the assignment either.
+pub fn checkpoint(group: &Group<'_>, source: &Arc<str>, epoch: Epoch) -> Result<Bytes, String> {
+    check_capture(group, source, epoch)?;
+    Ok(group.catalog.checkpoints().get(source).map(|it| it.state.clone()).unwrap_or_default())
+}
+
 fn save_checkpoint(group: &Group<'_>, source: Arc<str>, epoch: Epoch, state: Bytes) -> Result<Errand, String> {
-    let is_current = group.catalog.task(&Task::Capture(source.clone())).is_some_and(|it| it.epoch == epoch);
-    if !is_current {
-        return refuse(format!("the capture of {source} is another's"));
-    }
+    check_capture(group, &source, epoch)?;
     Ok(Errand::Propose(Change::SaveCheckpoint { source, epoch, state }))
+}
+
+fn check_capture(group: &Group<'_>, source: &Arc<str>, epoch: Epoch) -> Result<(), String> {
+    let found = group.catalog.task(&Task::Capture(source.clone())).map(|it| it.epoch);
+    match found {
+        Some(found) if found == epoch => Ok(()),
+        _ => refuse(format!("the capture of {source} is another's")),
+    }
 }
 
 fn hold(now_ms: i64, tier: Tier, mode: Option<Mode>, for_ms: Option<u64>, by: &str) -> Result<Change, String> {

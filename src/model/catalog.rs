@@ -2,6 +2,7 @@
 //!
 //! Invariant: every metric's table exists; no two tables and no two metrics have one name, in whatever case it is written.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -32,6 +33,8 @@ pub struct Catalog {
     tables: Vec<Arc<Table>>,
     metrics: Vec<Arc<Metric>>,
     metric_tables: Vec<Arc<MetricTable>>,
+    /// By captured table, the name of the stream that its changes come in.
+    streams: BTreeMap<Arc<str>, Arc<str>>,
     fingerprint: u64,
 }
 
@@ -41,8 +44,14 @@ fn find<'a, T>(all: &'a [Arc<T>], name: &str, name_of: impl Fn(&T) -> &str) -> O
 
 impl Catalog {
     pub fn new(tables: &[TableConfig], metrics: &[MetricConfig], calendar: Calendar) -> Result<Self, CatalogError> {
-        let mut catalog =
-            Self { calendar, tables: Vec::new(), metrics: Vec::new(), metric_tables: Vec::new(), fingerprint: 0 };
+        let mut catalog = Self {
+            calendar,
+            tables: Vec::new(),
+            metrics: Vec::new(),
+            metric_tables: Vec::new(),
+            streams: BTreeMap::new(),
+            fingerprint: 0,
+        };
         for config in tables {
             catalog.add_table(config).map_err(CatalogError::Table)?;
         }
@@ -52,6 +61,16 @@ impl Catalog {
         }
         catalog.fingerprint = catalog.compute_fingerprint();
         Ok(catalog)
+    }
+
+    /// Notes that the changes of `table` come from a database, in the stream of that name.
+    pub fn capture(&mut self, table: Arc<str>, stream: Arc<str>) {
+        self.streams.insert(table, stream);
+    }
+
+    /// The stream that a table's changes come in, whatever its incarnation; `None`: its rows are pushed.
+    pub fn stream(&self, table: &str) -> Option<&Arc<str>> {
+        self.streams.get(table)
     }
 
     fn add_table(&mut self, config: &TableConfig) -> Result<(), SchemaError> {

@@ -68,6 +68,11 @@ impl SourceId {
         }
     }
 
+    /// Are its rows taken in by gates, rather than read from a database's log?
+    pub fn is_pushed(&self) -> bool {
+        self.as_push().is_some() || matches!(self, Self::Request(_))
+    }
+
     /// A partition's batches in mq as a source of their own, whose positions are the offsets: what a gate had to pass
     /// over because mq had forgotten it shows as a gap.
     pub fn mq() -> Self {

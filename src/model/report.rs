@@ -62,7 +62,7 @@ pub struct TierReport {
     pub tier: Tier,
     /// `embedded`, `redis`, …
     pub kind: String,
-    /// Does this node hold it? Then the sizes are known.
+    /// Does this node hold it? Then the sizes are its share of it; otherwise they are of all that a service holds.
     pub holds: bool,
     pub used_bytes: Option<u64>,
     pub limit_bytes: Option<u64>,

@@ -43,19 +43,27 @@ pub struct KafkaMq {
 }
 
 impl KafkaMq {
-    /// Checks the topic, or makes it. Within a tokio runtime, on which reads are moved and batches forgotten. Secrets in relative
-    /// files start at `folder`.
+    /// `open`, and `check` before it.
     pub async fn connect(settings: Settings, partitions: u16, folder: &Path) -> Result<Self, KafkaMqError> {
-        let (settings, folder) = (Arc::new(settings), folder.to_owned());
-        let runtime = Handle::current();
-        let ensuring = {
-            let (settings, folder) = (settings.clone(), folder.clone());
-            runtime.spawn_blocking(move || kafka_topic::ensure(&settings, partitions, &folder))
-        };
+        Self::check(&settings, partitions, folder).await?;
+        Self::open(settings, partitions, folder)
+    }
+
+    /// Is the topic there and as it must be? Makes it if it is missing. Within a tokio runtime. Secrets in relative files start at
+    /// `folder`.
+    pub async fn check(settings: &Settings, partitions: u16, folder: &Path) -> Result<(), KafkaMqError> {
+        let (copy, folder) = (settings.clone(), folder.to_owned());
+        let ensuring = Handle::current().spawn_blocking(move || kafka_topic::ensure(&copy, partitions, &folder));
         ensuring.await.unwrap_or_else(|error| {
             let (brokers, reason) = (settings.brokers.join(", "), error.to_string());
             Err(KafkaMqError::Unreachable { brokers, reason })
-        })?;
+        })
+    }
+
+    /// Without reaching a broker: calls fail until one is there. Within a tokio runtime, on which reads are moved and batches
+    /// forgotten.
+    pub fn open(settings: Settings, partitions: u16, folder: &Path) -> Result<Self, KafkaMqError> {
+        let (settings, folder, runtime) = (Arc::new(settings), folder.to_owned(), Handle::current());
         let (keeper, commands) = channel();
         let clients = Clients::new(&settings, usize::from(partitions), &folder, &keeper)?;
         let current = Arc::new(Current::new(clients));

@@ -1,4 +1,4 @@
-//! How Kafka is used: the `[tiers.mq]` keys of kind "kafka", and what they mean to librdkafka.
+//! How Kafka is used: the keys of `[tiers.mq.kafka]`, and what they mean to librdkafka.
 //!
 //! Invariant: every queue and every wait of the clients has a limit here; a secret is revealed only into a client's own
 //! configuration.
@@ -20,17 +20,20 @@ const LEAST_RETENTION: Millis = Millis(86_400_000);
 /// Below this librdkafka would take a busy broker for a dead one.
 const LEAST_SOCKET_TIMEOUT: Millis = Millis(2_000);
 
-/// Keys of `[tiers.mq]` with `kind = "kafka"`. All but `security` are mandatory.
+/// Keys of `[tiers.mq.kafka]`, all but `security` mandatory. The first three are `[tiers.mq]`'s own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// `host:port` of some brokers; the others are found through them.
+    #[serde(skip)]
     pub brokers: Vec<String>,
     /// Holds the batches, one Kafka partition for each partition of the cluster. Created if it is not there. Of one cluster
     /// only.
+    #[serde(skip)]
     pub topic: String,
     /// Copies of each batch, when holdfast creates the topic; not more than there are brokers. With three or more, two have to
     /// have a batch before it is acknowledged.
+    #[serde(skip)]
     pub replication: u16,
     /// How long Kafka keeps batches, when holdfast creates the topic; at least "24h".
     pub retention: Millis,

@@ -93,9 +93,10 @@ pub enum Ask {
     Forget {
         node: NodeName,
     },
-    /// Where the capture of a source shall begin.
+    /// Where the capture of a source shall begin, under its assignment's epoch.
     Checkpoint {
         source: Arc<str>,
+        epoch: Epoch,
     },
     /// From the owner of a source's capture, under its assignment's epoch.
     SaveCheckpoint {

@@ -34,7 +34,7 @@ impl Charge {
     pub fn alone(config: &Config) -> Self {
         Self {
             name: NodeName::new("local"),
-            roles: [Role::Master, Role::Gate, Role::Slave, Role::Query, Role::Store].into(),
+            roles: [Role::Master, Role::Capture, Role::Gate, Role::Slave, Role::Query, Role::Store].into(),
             masters: Vec::new(),
             listen: config.node.listen,
             may_move: true,

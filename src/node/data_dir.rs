@@ -102,6 +102,10 @@ fn meaning(config: &Config) -> BTreeMap<String, String> {
         ("partition count".to_owned(), config.cluster.partitions.to_string()),
         ("time zone".to_owned(), config.cluster.timezone.clone()),
     ]);
+    // Of another mq offsets mean something else, and in another kv or hot there is nothing to continue with.
+    for (tier, kind) in config.tiers.kinds().into_iter().filter(|(tier, _)| *tier != "cache") {
+        made_with.insert(format!("kind of tier {tier}"), kind.name().to_owned());
+    }
     for table in &config.tables {
         made_with.insert(format!("definition of table '{}'", table.name), shown(serde_json::to_string(table)));
     }

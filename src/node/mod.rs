@@ -3,12 +3,14 @@
 //! Invariant: a node that is ready does all that it was given; a node that has stopped has lost nothing that it
 //! acknowledged. `main` and tests build nodes the same way, alone or many.
 
+mod captures;
 mod charge;
 mod cluster;
 mod data_dir;
 mod http;
 mod observe;
 mod roles;
+pub mod external;
 mod tiers;
 mod wiring;
 
@@ -33,6 +35,7 @@ use crate::clock::Clock;
 use crate::config::{Loaded, SecretError};
 use crate::gate::offer_service::OfferService;
 use crate::master::master_service::{Master, MasterError, MasterParts};
+use crate::lending::remote_store::RemoteStore;
 use crate::member::member_service::{Mailbox, Member, MemberParts, Reporter, Settings as MemberSettings};
 use crate::metrics::Metrics;
 use crate::model::task::{BootId, NodeProfile, NodeState, Role};
@@ -51,7 +54,8 @@ pub use data_dir::{DataDir, DataDirError};
 use http::HttpParts;
 use observe::{Observed, Observer};
 use roles::{Roles, Wanted};
-use tiers::Tiers;
+use external::{ExternalError, Ground};
+use tiers::{Store, Tiers};
 
 /// Why a node does not start.
 #[derive(Debug, Error)]
@@ -64,12 +68,16 @@ pub enum NodeError {
     Token { name: String, source: SecretError },
     #[error("[cluster] secret: {0}")]
     Secret(SecretError),
+    #[error("[[source]] '{name}': password: {source}")]
+    Source { name: String, source: SecretError },
     #[error(transparent)]
     Net(#[from] NetError),
     #[error(transparent)]
     Master(#[from] MasterError),
     #[error(transparent)]
     Tier(#[from] TierError),
+    #[error(transparent)]
+    External(#[from] ExternalError),
     #[error("the system gave no thread: {0}")]
     Thread(io::Error),
     #[error("no randomness: {0}")]
@@ -91,8 +99,9 @@ impl NodeError {
             matches!(error, NetError::Insecure { .. } | NetError::Name { .. } | NetError::Tls { .. })
         };
         match self {
-            Self::Token { .. } | Self::Secret(_) => true,
+            Self::Token { .. } | Self::Secret(_) | Self::Source { .. } => true,
             Self::Net(error) => of_net(error),
+            Self::External(error) => error.is_config(),
             _ => false,
         }
     }
@@ -153,12 +162,22 @@ impl Node {
         let net: Arc<dyn Net> = Arc::new(net);
         let (peers, directories) = (Peers::new(net.clone(), config.net.connections), mailbox.directory());
         let finder = Finder { me: charge.name.clone(), directories: directories.clone(), peers: peers.clone() };
-        let tiers = match charge.has(Role::Store) {
-            true => Tiers::open(data.path(), &config)?,
-            false => Tiers::borrow(peers.to_store(directories.clone()), &config),
+        let ground = Ground { config: &config, catalog: &catalog, secrets: &secrets, clock: &clock };
+        let store = match charge.has(Role::Store) {
+            true => Store::Here(data.path()),
+            false => {
+                let link = peers.to_store(directories.clone());
+                Store::At(RemoteStore::new(link, config.tiers.remote.clone(), config.net.body))
+            }
         };
-        let wanted = Wanted { gate: charge.has(Role::Gate), slave: charge.has(Role::Slave) };
-        let roles = Roles::start(&config, &catalog, &tiers, finder.clone(), wanted, (&clock, &metrics));
+        let tiers = Tiers::open(store, ground).await?;
+        let captures = match charge.has(Role::Capture) {
+            true => Some(wiring::captures(&config, &catalog, &secrets, &tiers, (&clock, &metrics))?),
+            false => None,
+        };
+        let wanted =
+            Wanted { gate: charge.has(Role::Gate), slave: charge.has(Role::Slave), captures: captures.clone() };
+        let roles = Roles::start(&config, &catalog, &tiers, finder.clone(), wanted.clone(), (&clock, &metrics));
         let master = match charge.has(Role::Master) {
             true => Some(
                 Master::start(MasterParts {
@@ -170,7 +189,7 @@ impl Node {
                     me: charge.told(listen),
                     masters: masters.clone(),
                     partitions: config.cluster.partitions,
-                    sources: Vec::new(),
+                    sources: config.sources.iter().map(|source| source.name.as_str().into()).collect(),
                     fingerprint: catalog.fingerprint(),
                     net: net.clone(),
                     clock: clock.clone(),
@@ -229,9 +248,13 @@ impl Node {
                 clock: clock.clone(),
             },
         ));
+        if let Some(captures) = &captures {
+            captures.know(&member);
+        }
         let tasks = vec![
             actix_web::rt::spawn(observer.clone().sample()),
             actix_web::rt::spawn(peers.follow(directories.clone())),
+            actix_web::rt::spawn(tiers.clone().watch()),
         ];
 
         let cluster = Arc::new(Cluster {
@@ -331,6 +354,9 @@ impl Node {
     pub async fn stop(self) {
         self.readiness.set_stopping();
         self.leave().await;
+        if tokio::time::timeout(self.stop_timeout, self.roles.stop_captures()).await.is_err() {
+            warn!("not all captures ended in time; what they have not noted is read again");
+        }
         let drained = async {
             while !self.observer.is_drained().await {
                 tokio::time::sleep(DRAIN_POLL).await;
@@ -384,14 +410,14 @@ impl Node {
         directory.nodes.iter().all(|(profile, state)| profile.name == self.charge.name || *state == NodeState::Lost)
     }
 
-    /// Are there others for its tasks? The one that holds the tiers takes them along: nobody could go on.
+    /// Are there others for its tasks? The one that holds embedded tiers takes them along: nobody could go on.
     fn has_heirs(&self) -> bool {
         let directory = self.directories.borrow();
         let stays = |(profile, state): &(NodeProfile, NodeState), role| {
             profile.name != self.charge.name && *state == NodeState::Alive && profile.roles.contains(&role)
         };
         let mut own = directory.tasks.iter().filter(|(_, who)| who.owner.as_ref() == Some(&self.charge.name));
-        !self.charge.has(Role::Store)
+        !self.tiers.holds_any()
             && own.any(|(task, _)| directory.nodes.iter().any(|node| stays(node, task.role())))
     }
 }

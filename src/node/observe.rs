@@ -11,12 +11,14 @@ use tokio::time::timeout;
 use super::roles::Roles;
 use super::tiers::Tiers;
 use crate::admin::linux;
+use crate::capture::capture_service::CaptureReport;
 use crate::clock::Clock;
 use crate::gate::gate_actor::GateReport;
 use crate::gate::gates_actor::GatesReport;
 use crate::locks::lock;
 use crate::member::work::EPOCHS_OF_AN_ASSIGNMENT;
 use crate::metrics::{Metrics, TaskLabel};
+use crate::model::id::Epoch;
 use crate::model::report::{Freshness, NodeRates, NodeReport, TaskReport, TaskState};
 use crate::model::task::{NodeName, Task};
 use crate::net::peers::Directories;
@@ -129,9 +131,11 @@ impl Observer {
     fn tasks(&self, reports: &Reports) -> Vec<TaskReport> {
         let gates: HashMap<_, _> = reports.gates.gates.iter().map(|report| (report.partition, report)).collect();
         let slaves: HashMap<_, _> = reports.slave.partitions.iter().map(|report| (report.partition, report)).collect();
+        let captures = self.observed.roles.captures();
         let report = |task: Task| match &task {
             Task::Gate(partition) => gate_task(silent(task.clone()), gates.get(partition).copied()),
             Task::Compute(partition) => compute_task(silent(task.clone()), slaves.get(partition).copied()),
+            Task::Capture(source) => capture_task(silent(task.clone()), captures.get(source)),
             _ => silent(task),
         };
         self.own_tasks().into_iter().map(report).collect()
@@ -226,6 +230,19 @@ fn gate_task(base: TaskReport, report: Option<&GateReport>) -> TaskReport {
     let rows = report.counted.accepted_rows;
     let base = TaskReport { epoch: report.epoch / EPOCHS_OF_AN_ASSIGNMENT, ..base };
     TaskReport { state, detail: report.state.to_owned(), lag: Some(report.mq_lag_batches), rows, ..base }
+}
+
+fn capture_task(base: TaskReport, report: Option<&(Epoch, CaptureReport)>) -> TaskReport {
+    let Some((epoch, report)) = report else { return base };
+    let state = match report.standing {
+        "following" => TaskState::Running,
+        "pausing" | "stopped" => TaskState::Failing,
+        "ended" => TaskState::Fenced,
+        _ => TaskState::Catching,
+    };
+    let detail = report.reason.clone().unwrap_or_else(|| report.standing.to_owned());
+    let as_of_ms = Some(report.at_ms).filter(|at_ms| *at_ms > 0);
+    TaskReport { epoch: *epoch, state, detail, lag: Some(report.in_flight as u64), as_of_ms, rows: report.changes, ..base }
 }
 
 fn compute_task(base: TaskReport, report: Option<&PartitionReport>) -> TaskReport {

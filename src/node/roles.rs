@@ -3,13 +3,16 @@
 //! Invariant: a task's actors have the epochs of its assignment ([`Work::actor_epoch`]), so that whoever comes later, in this
 //! process or another, fences them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::{Actor, Addr};
 use futures::future::{BoxFuture, FutureExt};
 use tracing::{error, warn};
 
+use super::captures::Captures;
 use super::tiers::Tiers;
+use crate::capture::capture_service::CaptureReport;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gate::gates_actor::{self, GateDirectory, GatesActor, GatesParts, GatesReport};
@@ -17,6 +20,7 @@ use crate::member::member_service::Tasks;
 use crate::member::work::{How, Work};
 use crate::metrics::Metrics;
 use crate::model::catalog::Catalog;
+use crate::model::id::Epoch;
 use crate::model::task::Task;
 use crate::net::message::PushBudget;
 use crate::net::peers::Finder;
@@ -31,13 +35,15 @@ pub struct Roles {
     pub owners: LocalOwners,
     gates: Option<Addr<GatesActor>>,
     slave: Option<Addr<SlaveActor>>,
+    captures: Option<Captures>,
 }
 
 /// Which roles are wanted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Wanted {
     pub gate: bool,
     pub slave: bool,
+    pub captures: Option<Captures>,
 }
 
 impl Roles {
@@ -85,7 +91,7 @@ impl Roles {
             GatesActor::new(parts, gate_directory.clone()).start()
         };
         let (gates, slave) = (wanted.gate.then(gates), wanted.slave.then(slave));
-        Self { gates, slave, gate_directory, owners }
+        Self { gates, slave, captures: wanted.captures, gate_directory, owners }
     }
 
     /// How all tasks are that are here.
@@ -94,6 +100,18 @@ impl Roles {
         let slave = async { self.slave.as_ref()?.send(slave_actor::ObserveAll).await.ok() };
         let (gates, slave) = futures::join!(gates, slave);
         (gates.unwrap_or_default(), slave.unwrap_or_default())
+    }
+
+    /// How sources are that are captured here.
+    pub fn captures(&self) -> BTreeMap<Arc<str>, (Epoch, CaptureReport)> {
+        self.captures.as_ref().map(Captures::reports).unwrap_or_default()
+    }
+
+    /// Captures publish what they have read, and end.
+    pub async fn stop_captures(&self) {
+        if let Some(captures) = &self.captures {
+            captures.stop().await;
+        }
     }
 
     /// Slaves say what is not yet said, save their state, and end.
@@ -125,6 +143,7 @@ impl Tasks for Roles {
             (Task::Compute(partition), _, Some(slave)) => {
                 slave.try_send(slave_actor::Assign { partition: *partition, epoch }).is_ok()
             }
+            (Task::Capture(_), ..) => self.captures.as_ref().is_some_and(|captures| captures.run(work.clone())),
             _ => false,
         };
         if !told {
@@ -143,6 +162,10 @@ impl Tasks for Roles {
             (Task::Compute(partition), _, Some(slave)) => {
                 slave.send(slave_actor::Unassign { partition: *partition, epoch }).map(drop).boxed()
             }
+            (Task::Capture(_), ..) => match &self.captures {
+                Some(captures) => captures.let_go(&work),
+                None => std::future::ready(()).boxed(),
+            },
             _ => std::future::ready(()).boxed(),
         }
     }

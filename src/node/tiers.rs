@@ -1,12 +1,13 @@
-//! The tiers that a node's roles work on: its own embedded ones, or those of the node with the role store.
+//! The tiers that a node's roles work on: embedded ones of its own or of the node with the role store, and services.
 //!
-//! Invariant: roles cannot tell which; only who holds tiers lends them, reports their size and flushes them.
+//! Invariant: roles cannot tell which; only who holds embedded tiers lends them and flushes them.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use super::NodeError;
+use super::external::{Externals, Ground};
 use crate::cache::memory::MemoryCache;
-use crate::config::{Config, StoreTier};
 use crate::hot::embedded::EmbeddedHot;
 use crate::kv::Kv;
 use crate::kv::embedded::EmbeddedKv;
@@ -18,7 +19,6 @@ use crate::model::report::TierReport;
 use crate::mq::Mq;
 use crate::mq::embedded::EmbeddedMq;
 use crate::mq::remote::RemoteMq;
-use crate::net::service::LinkTo;
 use crate::store::lender_service::Lent;
 use crate::tier::{Sink, TierError};
 
@@ -29,41 +29,67 @@ pub struct Tiers {
     pub kv: Arc<dyn Kv>,
     pub hot: Arc<dyn Sink>,
     pub cache: Arc<dyn Sink>,
-    own: Option<Own>,
+    own: Own,
+    services: Externals,
 }
 
-/// Those that this process holds.
-#[derive(Clone)]
+/// The embedded ones that this process holds.
+#[derive(Clone, Default)]
 struct Own {
-    mq: Arc<EmbeddedMq>,
-    kv: Arc<EmbeddedKv>,
-    hot: Arc<EmbeddedHot>,
-    cache: Arc<MemoryCache>,
+    mq: Option<Arc<EmbeddedMq>>,
+    kv: Option<Arc<EmbeddedKv>>,
+    hot: Option<Arc<EmbeddedHot>>,
+    cache: Option<Arc<MemoryCache>>,
+}
+
+/// Where embedded tiers are.
+pub enum Store<'a> {
+    /// In this folder.
+    Here(&'a Path),
+    /// With another node.
+    At(Arc<RemoteStore>),
 }
 
 impl Tiers {
-    /// Of this process.
-    pub fn open(folder: &Path, config: &Config) -> Result<Self, TierError> {
-        let (partitions, tiers) = (config.cluster.partitions, &config.tiers);
-        let bytes = |tier: &StoreTier| tier.page_cache.bytes();
-        let mq = Arc::new(EmbeddedMq::open(&folder.join("mq"), partitions, bytes(&tiers.mq))?);
-        let kv = Arc::new(EmbeddedKv::open(&folder.join("kv"), partitions, bytes(&tiers.kv))?);
-        let hot = Arc::new(EmbeddedHot::open(&folder.join("hot"), partitions, bytes(&tiers.hot))?);
-        let cache = Arc::new(MemoryCache::new(partitions, tiers.cache.memory_limit.bytes()));
-        let own = Own { mq: mq.clone(), kv: kv.clone(), hot: hot.clone(), cache: cache.clone() };
-        Ok(Self { mq, kv, hot, cache, own: Some(own) })
-    }
-
-    /// Of the node that `store` leads to.
-    pub fn borrow(store: LinkTo, config: &Config) -> Self {
-        let store = RemoteStore::new(store, config.tiers.remote.clone(), config.net.body);
-        Self {
-            mq: Arc::new(RemoteMq::start(&store)),
-            kv: Arc::new(RemoteKv::new(&store)),
-            hot: Arc::new(RemoteSink::hot(&store)),
-            cache: Arc::new(RemoteSink::cache(&store)),
-            own: None,
-        }
+    /// Externals are looked at, and must fit if they can be reached.
+    pub async fn open(store: Store<'_>, ground: Ground<'_>) -> Result<Self, NodeError> {
+        let services = Externals::open(&ground)?;
+        services.check().await?;
+        let (partitions, tiers) = (ground.config.cluster.partitions, &ground.config.tiers);
+        let mut own = Own::default();
+        let mq: Arc<dyn Mq> = match (&services.mq, &store) {
+            (Some(kafka), _) => kafka.clone(),
+            (None, Store::At(store)) => Arc::new(RemoteMq::start(store)),
+            (None, Store::Here(folder)) => {
+                let mq = EmbeddedMq::open(&folder.join("mq"), partitions, tiers.mq.page_cache.bytes())?;
+                own.mq.insert(Arc::new(mq)).clone()
+            }
+        };
+        let kv: Arc<dyn Kv> = match (&services.kv, &store) {
+            (Some(redis), _) => redis.clone(),
+            (None, Store::At(store)) => Arc::new(RemoteKv::new(store)),
+            (None, Store::Here(folder)) => {
+                let kv = EmbeddedKv::open(&folder.join("kv"), partitions, tiers.kv.page_cache.bytes())?;
+                own.kv.insert(Arc::new(kv)).clone()
+            }
+        };
+        let hot: Arc<dyn Sink> = match (&services.hot, &store) {
+            (Some(mysql), _) => mysql.clone(),
+            (None, Store::At(store)) => Arc::new(RemoteSink::hot(store)),
+            (None, Store::Here(folder)) => {
+                let hot = EmbeddedHot::open(&folder.join("hot"), partitions, tiers.hot.page_cache.bytes())?;
+                own.hot.insert(Arc::new(hot)).clone()
+            }
+        };
+        let cache: Arc<dyn Sink> = match (&services.cache, &store) {
+            (Some(redis), _) => redis.clone(),
+            (None, Store::At(store)) => Arc::new(RemoteSink::cache(store)),
+            (None, Store::Here(_)) => {
+                let cache = MemoryCache::new(partitions, tiers.cache.memory_limit.bytes());
+                own.cache.insert(Arc::new(cache)).clone()
+            }
+        };
+        Ok(Self { mq, kv, hot, cache, own, services })
     }
 
     /// What others may use.
@@ -72,32 +98,50 @@ impl Tiers {
         Lent { mq, kv, hot, cache, partitions }
     }
 
+    /// Is anything here that goes with this process?
+    pub fn holds_any(&self) -> bool {
+        let Own { mq, kv, hot, cache } = &self.own;
+        mq.is_some() || kv.is_some() || hot.is_some() || cache.is_some()
+    }
+
     pub fn reports(&self) -> Vec<TierReport> {
-        let report = |tier, used_bytes, limit_bytes| TierReport {
-            tier,
-            kind: "embedded".to_owned(),
-            holds: self.own.is_some(),
-            used_bytes,
-            limit_bytes,
-            trouble: None,
+        let Own { mq, kv, hot, cache } = &self.own;
+        let disk = |tier, used: Option<u64>| embedded(tier, used.is_some(), used, None);
+        let cached = cache.as_ref().map(|cache| cache.usage());
+        let embedded = vec![
+            disk(Tier::Mq, mq.as_ref().map(|mq| mq.usage().disk_bytes)),
+            disk(Tier::Kv, kv.as_ref().map(|kv| kv.usage().disk_bytes)),
+            disk(Tier::Hot, hot.as_ref().map(|hot| hot.usage().disk_bytes)),
+            embedded(Tier::Cache, cached.is_some(), cached.map(|it| it.bytes), cached.map(|it| it.limit_bytes)),
+        ];
+        let service = |report: TierReport| {
+            let service = self.services.all.iter().find(|service| service.tier == report.tier);
+            service.map_or(report, |service| service.report())
         };
-        let Some(own) = &self.own else {
-            return [Tier::Mq, Tier::Kv, Tier::Hot, Tier::Cache].map(|tier| report(tier, None, None)).into();
-        };
-        let cache = own.cache.usage();
-        vec![
-            report(Tier::Mq, Some(own.mq.usage().disk_bytes), None),
-            report(Tier::Kv, Some(own.kv.usage().disk_bytes), None),
-            report(Tier::Hot, Some(own.hot.usage().disk_bytes), None),
-            report(Tier::Cache, Some(cache.bytes), Some(cache.limit_bytes)),
-        ]
+        embedded.into_iter().map(service).collect()
+    }
+
+    /// Keeps what is known of services up to date, for as long as the node lives.
+    pub async fn watch(self) {
+        self.services.watch().await;
     }
 
     /// Makes durable what this process holds.
     pub async fn flush(&self) -> Result<(), TierError> {
-        let Some(own) = &self.own else { return Ok(()) };
-        own.mq.flush().await?;
-        own.kv.flush().await?;
-        own.hot.flush().await
+        let Own { mq, kv, hot, .. } = &self.own;
+        if let Some(mq) = mq {
+            mq.flush().await?;
+        }
+        if let Some(kv) = kv {
+            kv.flush().await?;
+        }
+        match hot {
+            Some(hot) => hot.flush().await,
+            None => Ok(()),
+        }
     }
+}
+
+fn embedded(tier: Tier, holds: bool, used_bytes: Option<u64>, limit_bytes: Option<u64>) -> TierReport {
+    TierReport { tier, kind: "embedded".to_owned(), holds, used_bytes, limit_bytes, trouble: None }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use actix_web::web::Data;
 
+use super::captures::{self, Captures};
 use super::http::Here;
 use super::roles::Roles;
 use super::tiers::Tiers;
@@ -45,6 +46,10 @@ pub fn identity(
 ) -> Result<Identity, NodeError> {
     let secret = config.cluster.secret.as_ref().map(|secret| secret.reveal(secrets)).transpose();
     let mut agreed = config.cluster.agreed();
+    // Nodes that look elsewhere would neither find nor fence each other.
+    agreed.extend(config.tiers.agreed());
+    let sources = config.sources.iter().map(|source| format!("{} of {}", source.tables.join(", "), source.name));
+    agreed.push(("[[source]] tables".to_owned(), sources.collect::<Vec<_>>().join("; ")));
     // Nodes that count otherwise would publish other results under the same names.
     agreed.push(("tables and metrics".to_owned(), catalog.fingerprint().to_string()));
     Ok(Identity {
@@ -81,6 +86,18 @@ pub fn ingest(
         settings,
         metrics.clone(),
     )))
+}
+
+pub fn captures(
+    config: &Config,
+    catalog: &Catalog,
+    secrets: &Path,
+    tiers: &Tiers,
+    (clock, metrics): (&Clock, &Metrics),
+) -> Result<Captures, NodeError> {
+    let (mq, clock, metrics) = (tiers.mq.clone(), clock.clone(), metrics.clone());
+    let ground = captures::Ground { config, catalog, secrets, mq, clock, metrics };
+    Captures::new(ground).map_err(|(name, source)| NodeError::Source { name, source })
 }
 
 pub fn query(

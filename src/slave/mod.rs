@@ -8,6 +8,7 @@ pub mod emission;
 pub mod exchange;
 pub mod fold;
 pub mod groups;
+pub mod horizon;
 pub mod offer;
 pub mod pace;
 pub mod partition;

@@ -10,6 +10,7 @@ use super::chain::{Chain, Fit};
 use super::counting::{ChunkView, Counting};
 use super::emission::{Emission, Outlook};
 use super::exchange::{Effect, Input, PartitionReport, SINKS, SinkName};
+use super::horizon::Horizon;
 use super::saving::Saving;
 use super::settings::Settings;
 use super::snapshot::{self, Stand};
@@ -31,8 +32,7 @@ pub struct Partition {
     standing: Standing,
     chain: Chain,
     counting: Counting,
-    /// Every change that the sources had before is counted, but for gaps, Unix milliseconds; 0: not known.
-    as_of_ms: i64,
+    horizon: Horizon,
     /// Why the state lacks its beginning: chunks were trimmed, and no snapshot holds them. For good.
     lacks: Option<String>,
     /// Rows were counted since the fold was last asked for its changed blocks.
@@ -61,7 +61,7 @@ impl Partition {
             standing: Standing::Loading,
             chain: Chain::new(settings.retry),
             counting: Counting::new(&catalog),
-            as_of_ms: 0,
+            horizon: Horizon::new(&catalog),
             lacks: None,
             uncollected: false,
             sinks: SINKS.map(|_| Emission::new(epoch, &settings)),
@@ -132,7 +132,7 @@ impl Partition {
             Loading::Done if self.standing.counts() => self.chain.wake_ms(self.settings.kv_poll.as_i64()),
             _ => None,
         };
-        let outlook = Outlook { as_of_ms: self.as_of_ms, news: self.uncollected, withheld: self.lacks.is_some() };
+        let outlook = Outlook { as_of_ms: self.horizon.as_of_ms(), news: self.uncollected, withheld: self.lacks.is_some() };
         let sinks = self.sinks.iter().filter(|_| self.standing.emits());
         let sinks = sinks.filter_map(|sink| sink.wake_ms(outlook, &self.settings));
         let saving = self.saving.wake_ms(self.stand()).filter(|_| self.standing.emits() && self.lacks.is_none());
@@ -158,8 +158,8 @@ impl Partition {
 
     fn idle(&mut self, now_ms: i64, tip: Tip, at_ms: i64) {
         self.chain.heard(now_ms, tip);
-        if tip == self.chain.last() && !self.chain.is_behind() && self.standing == Standing::Counting {
-            self.as_of_ms = self.as_of_ms.max(at_ms);
+        if tip <= self.chain.last() && self.standing == Standing::Counting {
+            self.horizon.pushed(at_ms);
         }
     }
 
@@ -183,9 +183,9 @@ impl Partition {
 
     fn restore(&mut self, found: &Snapshot) {
         match snapshot::decode(&self.catalog, &found.state) {
-            Ok((stand, counting)) => {
+            Ok((stand, horizon, counting)) => {
                 self.chain.resume(stand.last, stand.reached);
-                self.as_of_ms = stand.as_of_ms;
+                self.horizon.resume(&horizon);
                 self.counting = counting;
                 self.saving.found(stand);
             }
@@ -283,7 +283,7 @@ impl Partition {
                     self.sinks.iter_mut().for_each(|sink| sink.counted(now_ms, &batch.header.source, at_ms));
                 }
             }
-            self.as_of_ms = self.as_of_ms.max(batch.header.at_ms);
+            self.horizon.counted(&batch.header.source, batch.header.at_ms);
         }
         self.chain.counted(chunk.id);
     }
@@ -324,12 +324,12 @@ impl Partition {
         }
         self.forget_requests(now_ms);
         self.saving.started(stand, stopping);
-        let state = snapshot::encode(&self.catalog, stand, &self.counting);
+        let state = snapshot::encode(&self.catalog, stand, &self.horizon, &self.counting);
         effects.push(Effect::PutSnapshot(Snapshot { epoch: self.epoch, state }));
     }
 
     fn stand(&self) -> Stand {
-        Stand { last: self.chain.last(), reached: self.chain.reached(), as_of_ms: self.as_of_ms }
+        Stand { last: self.chain.last(), reached: self.chain.reached() }
     }
 
     fn forget_requests(&mut self, now_ms: i64) {
@@ -391,7 +391,7 @@ impl Partition {
             state_bytes: self.counting.fold.bytes(),
             sources: self.counting.applied.len(),
             gaps: self.counting.applied.gaps().count(),
-            as_of_ms: self.as_of_ms,
+            as_of_ms: self.horizon.as_of_ms(),
             hot: hot.report(),
             cache: cache.report(),
             last_snapshot_ms: self.saving.last_ms(),

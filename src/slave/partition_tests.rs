@@ -6,6 +6,7 @@ use crate::model::applied::Applied;
 use crate::model::block::BlockKey;
 use crate::model::id::SourceId;
 use crate::slave::exchange::SinkName;
+use crate::slave::horizon::Horizon;
 use crate::slave::sample::{self, Change};
 use crate::tier::SinkStanding;
 
@@ -130,8 +131,8 @@ fn a_chunk_that_cannot_be_counted_stalls_the_partition_and_what_it_said_stays() 
 fn a_state_without_its_beginning_says_unavailable_and_emits_no_block() {
     let mut partition = partition(5);
     partition.step(0, Input::Tick);
-    let foreign =
-        snapshot::encode(&sample::other_catalog(), Stand::default(), &Counting::new(&sample::other_catalog()));
+    let other = sample::other_catalog();
+    let foreign = snapshot::encode(&other, Stand::default(), &Horizon::default(), &Counting::new(&other));
     partition.step(0, Input::SnapshotRead(Ok(Some(Snapshot { epoch: 1, state: foreign }))));
     let head = Head { tip: tip(2), oldest_previous: tip(1), ..Head::default() };
     partition.step(0, Input::HeadRead(Ok(head)));
@@ -188,14 +189,15 @@ fn a_stopping_partition_says_and_saves_everything_and_then_ends() {
 #[test]
 fn a_snapshot_gives_the_whole_state_back() {
     let mut before = counting(3);
-    before.as_of_ms = 7_000;
-    let state = snapshot::encode(&before.catalog, before.stand(), &before.counting);
+    before.horizon.pushed(7_000);
+    let state = snapshot::encode(&before.catalog, before.stand(), &before.horizon, &before.counting);
     let mut after = partition(6);
     after.step(0, Input::Tick);
     after.step(0, Input::SnapshotRead(Ok(Some(Snapshot { epoch: 5, state }))));
     after.step(0, head(3));
     assert_eq!(*after.standing(), Standing::Counting, "there is nothing to read");
-    assert_eq!((after.stand(), after.counting.applied.clone()), (before.stand(), before.counting.applied.clone()));
+    assert_eq!((after.stand(), &after.horizon), (before.stand(), &before.horizon));
+    assert_eq!(after.counting.applied, before.counting.applied);
     let mut names: Vec<BlockKey> = before.counting.fold.blocks().collect();
     names.sort();
     assert_eq!(after.counting.fold.encode(&names), before.counting.fold.encode(&names));

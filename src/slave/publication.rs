@@ -109,7 +109,7 @@ impl Partition {
         let unavailable =
             |reason: &String| Unavailable { what: format!("partition {}", self.id), reason: reason.clone() };
         Claim {
-            as_of_ms: self.as_of_ms,
+            as_of_ms: self.horizon.as_of_ms(),
             missing,
             missing_more: gaps.count() as u64 + self.counting.doubtful,
             unavailable: self.lacks.iter().map(unavailable).collect(),

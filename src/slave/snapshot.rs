@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::counting::Counting;
 use super::fold::{Fold, FoldSnapshot};
+use super::horizon::Horizon;
 use crate::model::applied::Applied;
 use crate::model::catalog::Catalog;
 use crate::model::codec::{self, CodecError};
@@ -40,8 +41,6 @@ pub struct Stand {
     pub last: Tip,
     /// The highest chunk ever counted; above `last` after kv went back.
     pub reached: Tip,
-    /// Every change that the sources had before is counted, but for gaps, Unix milliseconds.
-    pub as_of_ms: i64,
 }
 
 /// Read first, so that another form is recognised before anything else is made of the bytes.
@@ -56,6 +55,7 @@ struct Lead {
 #[derive(Serialize, Deserialize)]
 struct Body {
     stand: Stand,
+    horizon: Horizon,
     applied: Applied,
     tables: BTreeMap<SourceId, Arc<str>>,
     forgotten_ms: i64,
@@ -64,9 +64,10 @@ struct Body {
     fold: FoldSnapshot,
 }
 
-pub fn encode(catalog: &Catalog, stand: Stand, counting: &Counting) -> Bytes {
+pub fn encode(catalog: &Catalog, stand: Stand, horizon: &Horizon, counting: &Counting) -> Bytes {
     let body = Body {
         stand,
+        horizon: horizon.clone(),
         applied: counting.applied.clone(),
         tables: counting.tables.clone(),
         forgotten_ms: counting.forgotten_ms,
@@ -78,7 +79,7 @@ pub fn encode(catalog: &Catalog, stand: Stand, counting: &Counting) -> Bytes {
 }
 
 /// The inverse of `encode`, for the same definitions.
-pub fn decode(catalog: &Catalog, bytes: &[u8]) -> Result<(Stand, Counting), SnapshotError> {
+pub fn decode(catalog: &Catalog, bytes: &[u8]) -> Result<(Stand, Horizon, Counting), SnapshotError> {
     let lead: Lead = codec::decode("snapshot", bytes)?;
     if lead.form != FORM {
         return Err(SnapshotError::Form { found: lead.form });
@@ -95,5 +96,5 @@ pub fn decode(catalog: &Catalog, bytes: &[u8]) -> Result<(Stand, Counting), Snap
         doubtful: body.doubtful,
         rows: body.rows,
     };
-    Ok((body.stand, counting))
+    Ok((body.stand, body.horizon, counting))
 }

@@ -87,7 +87,8 @@ impl Setup {
             tls_roots: None,
             tables: vec![format!("shop.{}", table.name)],
             snapshot: true,
-            server_id: 77,
+            password: None,
+            server_id: Some(77),
             datetime_zone: "UTC".into(),
         };
         let mq = Arc::new(MemoryMq::new(PARTITIONS));

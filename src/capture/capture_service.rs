@@ -11,11 +11,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::checkpoint::Checkpoints;
+use super::mysql::{self, Door};
 use super::place::Place;
+use super::server;
 use super::settings::{Settings, SourceSettings};
 use super::source_service::supervise;
 use super::standing::Order;
-use super::stop::Stop;
+use super::stop::{Stop, Trouble};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::model::catalog::Catalog;
@@ -82,6 +84,25 @@ pub fn captured(source: &SourceSettings, catalog: &Catalog) -> Result<Vec<Captur
         Some((_, twice)) => Err(wrong(format!("two are named '{}'", twice.name))),
         None => Ok(tables),
     }
+}
+
+/// Can the server be reached, and is it set up for capture? Gives its kind and version.
+pub async fn examine(
+    source: &SourceSettings,
+    password: Option<&str>,
+    tables: &[Captured],
+    settings: &Settings,
+) -> Result<String, Trouble> {
+    let door = Door::new(source, password, settings)?;
+    let mut conn = door.connect().await?;
+    for Captured { database, name, .. } in tables {
+        // Is it there?
+        mysql::columns(&door, &mut conn, database, name).await?;
+    }
+    let tables: Vec<_> = tables.iter().map(|table| (table.database.clone(), table.name.clone())).collect();
+    let facts = mysql::facts(&door, &mut conn, &tables).await?;
+    server::check(&facts, source.server_id(), settings.log_kept)?;
+    Ok(facts.product())
 }
 
 /// How a source is.

@@ -46,6 +46,15 @@ impl Facts {
         if is_maria { Flavour::MariaDb } else { Flavour::MySql }
     }
 
+    /// As people name it.
+    pub fn product(&self) -> String {
+        let name = match self.flavour() {
+            Flavour::MySql => "MySQL",
+            Flavour::MariaDb => "MariaDB",
+        };
+        format!("{name} {}", self.get("version"))
+    }
+
     /// Major and minor.
     pub fn version(&self) -> (u32, u32) {
         let mut numbers = self.get("version").split('.').map(|part| {

@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod cut;
 mod demo;
+mod doctor;
 mod failure;
 mod ingest;
 mod node;
@@ -51,6 +52,7 @@ enum Command {
     NodeDrain(operate::NodeDrain),
     #[command(subcommand)]
     Config(config::Config),
+    Doctor(doctor::Doctor),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -68,6 +70,7 @@ pub fn run() -> ExitCode {
         Command::Drill(drill) => client::block_on(drill.run()),
         Command::NodeDrain(drain) => client::block_on(drain.run()),
         Command::Config(config) => config.run(),
+        Command::Doctor(doctor) => client::block_on(doctor.run()),
         Command::Bench(bench) => bench.run(),
         Command::Completions(completions) => completions.run(),
     };

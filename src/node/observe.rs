@@ -155,7 +155,9 @@ impl Observer {
 
     fn take_sample(&self, reports: &Reports) {
         let metrics = &self.observed.metrics;
-        let ingested = reports.gates.gates.iter().map(|gate| gate.counted.accepted_rows).sum();
+        let captured = self.observed.roles.captures().into_values().map(|(_, report)| report.changes);
+        let pushed = reports.gates.gates.iter().map(|gate| gate.counted.accepted_rows);
+        let ingested = pushed.chain(captured).sum();
         let mut sampled = lock(&self.sampled);
         let before = sampled.clone();
         let mut now = Sampled {

@@ -107,11 +107,11 @@ fn a_broken_chain_is_read_again_from_the_start_and_counts_nothing_twice() {
 #[test]
 fn the_time_of_an_answer_moves_with_batches_and_with_an_idle_gate() {
     let mut partition = counting(1);
-    assert_eq!(partition.as_of_ms, 1_000);
+    assert_eq!(partition.horizon.as_of_ms(), 1_000);
     partition.step(0, Input::Idle { tip: tip(1), at_ms: 2_000 });
-    assert_eq!(partition.as_of_ms, 2_000);
+    assert_eq!(partition.horizon.as_of_ms(), 2_000);
     partition.step(0, Input::Idle { tip: tip(2), at_ms: 3_000 });
-    assert_eq!(partition.as_of_ms, 2_000, "there is more than was counted");
+    assert_eq!(partition.horizon.as_of_ms(), 2_000, "there is more than was counted");
 }
 
 #[test]

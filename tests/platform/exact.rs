@@ -1,0 +1,68 @@
+//! Exact from database to database.
+
+use std::time::{Duration, Instant};
+
+use crate::platform::{Platform, ROLES};
+use crate::workload::{Random, Shop};
+
+/// How long the shop works and processes are killed; `scripts/exact-on-services` asks for longer.
+fn seconds() -> u64 {
+    std::env::var("HOLDFAST_EXACT_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(15)
+}
+
+fn seed() -> u64 {
+    std::env::var("HOLDFAST_EXACT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2026)
+}
+
+#[test]
+fn metric_rows_equal_sql_over_the_source_whatever_was_killed_on_the_way() {
+    let Some(mut platform) = Platform::start_if_there() else { return };
+    let (seed, seconds) = (seed(), seconds());
+    let mut random = Random(seed);
+    let shop = Shop::open(platform.source.url_of("root", "shop"), seed);
+    let begun = Instant::now();
+    let mut kills = 0;
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        std::thread::sleep(Duration::from_millis(300 + random.below(900)));
+        // Every role but the one that only asks.
+        let name = ROLES[random.below(7) as usize];
+        platform.node(name).kill();
+        std::thread::sleep(Duration::from_millis(random.below(400)));
+        platform.node(name).start();
+        kills += 1;
+    }
+    let transactions = shop.close();
+    let settling = Instant::now();
+    platform.wait_exact();
+    println!(
+        "seed {seed}: {transactions} transactions in {seconds} s, {kills} processes killed; all exact {:.1} s after the last",
+        settling.elapsed().as_secs_f64()
+    );
+    assert!(kills > 5 && transactions > 100, "{kills} kills, {transactions} transactions");
+}
+
+#[test]
+fn metric_rows_equal_sql_over_the_source_after_every_service_was_killed_once() {
+    let Some(mut platform) = Platform::start_if_there() else { return };
+    let shop = Shop::open(platform.source.url_of("root", "shop"), seed() + 1);
+    let outages: [(&str, fn(&mut Platform), fn(&mut Platform)); 5] = [
+        ("kafka", |platform| platform.kafka.kill(), |platform| platform.kafka.start_again()),
+        ("kv", |platform| platform.kv.kill(), |platform| platform.kv.start_again()),
+        ("hot", |platform| platform.hot.kill(), |platform| platform.hot.start_again()),
+        ("cache", |platform| platform.cache.kill(), |platform| platform.cache.start_again()),
+        ("source", |platform| platform.source.kill(), |platform| platform.source.start_again()),
+    ];
+    for (name, kill, start_again) in outages {
+        let before = shop.transactions();
+        platform.wait(&format!("the shop works before {name} is killed"), |_| match shop.transactions() - before {
+            done if done >= 50 => Ok(()),
+            done => Err(format!("{done} transactions")),
+        });
+        kill(&mut platform);
+        std::thread::sleep(Duration::from_millis(1_500));
+        start_again(&mut platform);
+    }
+    let transactions = shop.close();
+    platform.wait_exact();
+    println!("{transactions} transactions; every service was killed once");
+}

@@ -4,6 +4,7 @@
 
 use super::capture_service::CaptureParts;
 use super::checkpoint::{Checkpoint, Stage};
+use super::mysql;
 use super::source_service::{Worker, of_tier};
 use super::standing::Passed;
 use super::stop::Trouble;
@@ -30,6 +31,11 @@ impl Worker {
             Passed::Purged(place) => (log.resume, log.position) = (place, place.position()),
         }
         let mut conn = self.door.connect().await?;
+        if let Passed::Purged(place) = passed {
+            // What stands before that place is not what was read.
+            let is_maria = mysql::is_maria(&self.check(&mut conn).await?);
+            log.gtids = if is_maria { mysql::maria_gtids(&self.door, &mut conn, &log.log, place).await? } else { None };
+        }
         log.tables = self.defined(&mut conn).await?;
         let checkpoint = Checkpoint { server, incarnation, stage: Stage::Log(log), open };
         let CaptureParts { source, epoch, checkpoints, .. } = &self.parts;

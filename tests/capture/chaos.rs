@@ -10,7 +10,7 @@ use holdfast::model::units::{ByteSize, Millis};
 use crate::services::program;
 use crate::setup::{ALL_KINDS, CREATE_KINDS, SELECT_KINDS, Setup, start_if_there};
 
-const ROUNDS: u64 = 25;
+const ROUNDS: u64 = 20;
 
 /// SplitMix64: the same faults for the same seed.
 struct Random(u64);

@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::checkpoint::Checkpoints;
 use super::mysql::{self, Door};
+use super::mysql_settings::SourceSettings;
 use super::place::Place;
 use super::server;
-use super::settings::{Settings, SourceSettings};
+use super::settings::Settings;
 use super::source_service::supervise;
 use super::standing::Order;
 use super::stop::{Stop, Trouble};

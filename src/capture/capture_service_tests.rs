@@ -1,5 +1,5 @@
 use super::*;
-use crate::capture::settings::SourceKind;
+use crate::capture::mysql_settings::SourceKind;
 use crate::model::schema::TableConfig;
 use crate::model::window::Calendar;
 

@@ -39,6 +39,7 @@ pub mod weighing;
 pub mod memory;
 pub mod mysql;
 pub mod mysql_log;
+pub mod mysql_settings;
 pub mod mysql_snapshot;
 
 pub mod capture_service;

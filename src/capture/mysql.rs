@@ -10,9 +10,10 @@ use mysql_async::{Conn, Error, Opts, OptsBuilder, Row, SslOpts};
 
 use super::gtid::Gtids;
 use super::meaning::Declared;
+use super::mysql_settings::SourceSettings;
 use super::place::{LogName, Place};
 use super::server::{Facts, Flavour, TableFacts};
-use super::settings::{Settings, SourceSettings};
+use super::settings::Settings;
 use super::stop::{Stop, StopKind, Trouble};
 
 /// What reaches a server.

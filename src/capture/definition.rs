@@ -4,7 +4,7 @@
 //! it is never taken for harmless (design I2).
 
 use sqlparser::ast::{AlterTableOperation, Ident, MySQLColumnPosition, Statement};
-use sqlparser::dialect::MySqlDialect;
+use sqlparser::dialect::{GenericDialect, MySqlDialect};
 use sqlparser::parser::Parser;
 
 use super::layout::Layout;
@@ -43,7 +43,7 @@ pub fn verdict(text: &str, words: &[Word], database: &str, known: &[Known<'_>]) 
             }
         }
         "drop" if keyword(1) == "table" => match hit(&names) {
-            Some(index) => lost(&known[index], "was dropped"),
+            Some(index) => lost(&known[index], "was dropped (create it again before you pass it)"),
             None => Verdict::Nothing,
         },
         "truncate" => match hit(&names) {
@@ -141,7 +141,8 @@ fn alter(text: &str, words: &[Word], database: &str, known: &[Known<'_>]) -> Ver
     if has(&["partition"]) && has(&["drop", "truncate", "exchange", "discard", "import"]) {
         return lost(table, "lost a partition, or got another's rows");
     }
-    let parsed = Parser::parse_sql(&MySqlDialect {}, text);
+    // What only MariaDB has (`add column if not exists`) the other one knows.
+    let parsed = Parser::parse_sql(&MySqlDialect {}, text).or_else(|_| Parser::parse_sql(&GenericDialect {}, text));
     let Ok([Statement::AlterTable(statement)]) = parsed.as_deref() else {
         return changed(table, "was altered in a way that is not understood", text);
     };

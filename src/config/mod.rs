@@ -27,7 +27,7 @@ use crate::model::units::Millis;
 use crate::model::window::Calendar;
 use crate::net::handshake::{MOST_NAME_BYTES, is_name};
 use crate::capture::capture_service::captured;
-use crate::capture::settings::SourceSettings;
+use crate::capture::mysql_settings::SourceSettings;
 use crate::{capture, gate, master, net, query, slave, store};
 use error::{Path as KeyPath, Step, path};
 use layers::Stretch;

@@ -70,9 +70,10 @@ impl MysqlError {
                     | DriverError::NoClientSslFlagFromServer
                     | DriverError::CleartextPluginDisabled
             ),
-            // Rights and passwords (access denied, to a database, a table, a column, a global right).
+            // Rights and passwords (access denied, to a database, a table, a column, a global right; a host that may not; a
+            // password that is to be changed; a locked account).
             Self::Client(mysql_async::Error::Server(error)) => {
-                !matches!(error.code, 1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698)
+                !matches!(error.code, 1044 | 1045 | 1130 | 1142 | 1143 | 1227 | 1370 | 1698 | 1820 | 1862 | 3118 | 4151)
             }
             Self::Client(_) => true,
         }

@@ -1,7 +1,8 @@
 //! The hot tier in MySQL or MariaDB: one table per metric table with plain columns, which anybody may read with SQL.
 //!
 //! Calls run on a thread of this adapter's own, so that connections do not wait for a role that computes, and a call that
-//! was begun ends in order though its caller is gone.
+//! was begun ends in order though its caller is gone. Statements are of what MySQL 5.7, 8 and 9 and MariaDB share: so `values()`
+//! in upserts, which MySQL deprecates since 8.0.20 (a warning, that nobody fetches), and for which MariaDB has nothing else.
 //!
 //! Invariant: every call ends by its deadline; after one whose outcome is unknown it is `Unavailable`, and its connection
 //! is never used again. What other programs read is as whole as `Sink::read`, but for an emission under way.
@@ -365,6 +366,9 @@ impl Shared {
 
     async fn disk_bytes(&self) -> Result<u64, Fault> {
         let mut lease = self.readers.lease().await?;
+        // Otherwise MySQL 8 tells what it found within a day; others do not know the variable, and say so.
+        let told = lease.conn().query_drop("set session information_schema_stats_expiry = 0").await;
+        told.or_else(|error| if error.is_fatal() { Err(error) } else { Ok(()) })?;
         let names: Vec<String> = self.tables.values().map(|table| format!("'{}'", table.name)).collect();
         let found: Option<Option<u64>> = lease
             .conn()

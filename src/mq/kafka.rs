@@ -6,7 +6,8 @@
 //! Threads of librdkafka, whatever the number of partitions: for each of the two clients one, one more for each broker; and one
 //! of ours, which asks where logs end (`kafka_keeper`). What an outage leaves: a publication is acknowledged, or its outcome is
 //! unknown (then it may be in the log, perhaps twice; who counts knows spans). A topic that is gone is made again, and its
-//! offsets begin anew, which shows as `low` and `end` below what was asked for.
+//! offsets begin anew, which shows as `low` and `end` below what was asked for. What a broker says it had already is looked
+//! for in the log before it counts (`kafka_doubt`).
 
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};

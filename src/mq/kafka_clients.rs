@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Instant;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{debug, error};
 
 use super::Offset;
+use super::kafka_doubt::{self, Doubted};
 use super::kafka_error::{KafkaMqError, unavailable, words};
 use super::kafka_keeper::Command;
 use super::kafka_reader::Place;
@@ -38,6 +40,11 @@ impl Sent {
         drop(self.room);
         // The publisher need not wait.
         let _ = self.answer.send(result);
+    }
+
+    /// Nobody waits for it, or nobody can any more if it was sent before `begun`.
+    pub fn is_given_up(&self, begun: Instant, settings: &Settings) -> bool {
+        self.answer.is_closed() || begun.elapsed() >= settings.publish_deadline.duration()
     }
 }
 
@@ -125,6 +132,11 @@ impl ProducerContext for Context {
 
     fn delivery(&self, delivered: &DeliveryResult<'_>, sent: Box<Sent>) {
         let result = match delivered {
+            Ok(message) if kafka_doubt::is_doubtful(message) => {
+                // Once the keeper has ended this says by being dropped that the outcome is unknown.
+                let _ = self.keeper.send(Command::Doubt(Doubted::new(sent, message)));
+                return;
+            }
             Ok(message) => self.delivered(sent.partition, message.offset()),
             Err((failure, _)) => Err(self.failed(failure)),
         };

@@ -21,7 +21,9 @@ use tracing::{error, info, warn};
 
 use super::Offset;
 use super::kafka_clients::{Clients, Context, Current, Suspicion};
+use super::kafka_doubt::{AllDoubted, Doubted, settle};
 use super::kafka_error::{unavailable, words};
+use super::kafka_reader::Reading;
 use super::kafka_settings::Settings;
 use super::kafka_topic::{self, Found};
 use super::waits::Waits;
@@ -77,6 +79,7 @@ pub enum Command {
     /// Something came, or somebody began to wait.
     Stir,
     Suspect(Suspicion),
+    Doubt(Doubted),
     Stop,
 }
 
@@ -128,6 +131,7 @@ impl Default for State {
 #[derive(Default)]
 struct Asked {
     looks: BTreeMap<PartitionId, Lookers>,
+    doubted: AllDoubted,
     stirred: bool,
     stop: bool,
 }
@@ -182,13 +186,17 @@ impl Keeper {
             }
             Command::Stir => asked.stirred = true,
             Command::Suspect(suspicion) => self.state.suspicion = self.state.suspicion.max(Some(suspicion)),
+            Command::Doubt(doubted) => asked.doubted.entry(doubted.partition()).or_default().push(doubted),
             Command::Stop => asked.stop = true,
         }
     }
 
     /// One round of looks for all who asked or wait.
     fn serve(&mut self, asked: Asked) {
-        let Asked { mut looks, stirred, .. } = asked;
+        let Asked { mut looks, doubted, stirred, .. } = asked;
+        for (partition, doubted) in doubted {
+            self.runtime.spawn(settle(self.reading(), partition, doubted));
+        }
         // Who gave up need not be answered.
         looks.retain(|_, waiting| waiting.iter().any(|answer| !answer.is_closed()));
         if stirred || is_due(self.state.watched, self.settings.watch_interval.duration()) {
@@ -204,6 +212,15 @@ impl Keeper {
         }
         if !together.is_empty() {
             self.look(together);
+        }
+    }
+
+    fn reading(&self) -> Reading {
+        Reading {
+            current: self.current.clone(),
+            settings: self.settings.clone(),
+            keeper: self.sender.clone(),
+            runtime: self.runtime.clone(),
         }
     }
 

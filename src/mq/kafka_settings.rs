@@ -110,7 +110,7 @@ impl Settings {
     pub fn complaint(&self) -> Option<(&'static str, &'static str)> {
         let is_broker = |broker: &String| {
             let (host, port) = broker.rsplit_once(':').unwrap_or_default();
-            !host.is_empty() && !broker.contains(',') && port.parse::<u16>().is_ok_and(|port| port != 0)
+            !host.is_empty() && !host.contains([',', ' ']) && port.parse::<u16>().is_ok_and(|port| port != 0)
         };
         let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let socket_limit = 100 << 20;

@@ -31,7 +31,10 @@ fn settings_that_make_no_sense_are_named() {
     };
     assert_eq!(broken(|_| {}), None);
     assert_eq!(broken(|settings| settings.brokers = vec![]), Some("brokers"));
-    assert_eq!(broken(|settings| settings.brokers = vec!["kafka".into()]), Some("brokers"));
+    for broker in ["", "kafka", "kafka:9092,other:9092", "kafka:9092 other:9092", ":9092", "kafka:0"] {
+        let complaint = Settings { brokers: vec![broker.into()], ..settings() }.complaint();
+        assert_eq!(complaint.map(|(key, _)| key), Some("brokers"), "{broker}");
+    }
     assert_eq!(broken(|settings| settings.topic = "a topic".into()), Some("topic"));
     assert_eq!(broken(|settings| settings.retention = Millis(3_600_000)), Some("retention"));
     assert_eq!(broken(|settings| settings.batch_bytes = ByteSize(200 << 20)), Some("batch_bytes"));

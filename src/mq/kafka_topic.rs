@@ -107,6 +107,7 @@ fn create(admin: &AdminClient<DefaultClientContext>, settings: &Settings, partit
     let topic =
         NewTopic::new(&settings.topic, i32::from(partitions), TopicReplication::Fixed(i32::from(settings.replication)))
             .set("cleanup.policy", "delete")
+            .set("message.timestamp.type", "CreateTime")
             .set("retention.ms", &retention)
             .set("retention.bytes", "-1")
             .set("max.message.bytes", &bytes)
@@ -191,6 +192,11 @@ fn complaint(entries: &HashMap<String, String>, batch_bytes: ByteSize) -> Option
         let change = alter("cleanup.policy", "delete");
         return Some((format!("has cleanup.policy={policy}, which takes batches out of the log"), change));
     }
+    if let Some(times) = entries.get("message.timestamp.type").filter(|times| *times != "CreateTime") {
+        let complaint =
+            format!("has message.timestamp.type={times}, so that new batches look like ones it had already");
+        return Some((complaint, alter("message.timestamp.type", "CreateTime")));
+    }
     if let Some(kept) = number("retention.ms").filter(|kept| (0..DAY_MS).contains(kept)) {
         let complaint = format!("keeps batches for {}, and a day is needed to fill kv again", Millis(kept as u64));
         return Some((complaint, alter("retention.ms", &DAY_MS.to_string())));
@@ -220,6 +226,7 @@ mod tests {
             ("cleanup.policy", "compact", "cleanup.policy=delete"),
             ("cleanup.policy", "compact,delete", "cleanup.policy=delete"),
             ("retention.ms", "3600000", "retention.ms=86400000"),
+            ("message.timestamp.type", "LogAppendTime", "message.timestamp.type=CreateTime"),
             ("max.message.bytes", "1048588", "max.message.bytes=8388608"),
         ] {
             let (_, told) = complaint_with(&[(key, value)]).expect("it is refused");

@@ -6,6 +6,7 @@
 pub mod embedded;
 pub mod kafka;
 mod kafka_clients;
+mod kafka_doubt;
 mod kafka_error;
 mod kafka_keeper;
 mod kafka_publisher;

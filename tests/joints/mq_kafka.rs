@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use holdfast::model::id::PartitionId;
 use holdfast::model::units::{ByteSize, Millis};
 use holdfast::mq::kafka::{KafkaMq, KafkaMqError, Settings};
 use holdfast::mq::{Mq, Offset};
@@ -16,6 +17,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
+use crate::services::is_there;
 use crate::services::kafka::Kafka;
 use crate::{P0, P1, PARTITIONS, batch, wait};
 
@@ -49,8 +51,11 @@ fn connect(settings: Settings) -> Result<KafkaMq, KafkaMqError> {
 
 /// A log of its own for a suite; `None` where Kafka is not installed.
 pub fn fresh() -> Option<Arc<dyn Mq>> {
-    static SERVER: OnceLock<Option<Kafka>> = OnceLock::new();
-    let server = SERVER.get_or_init(Kafka::start_if_there).as_ref()?;
+    static SERVER: OnceLock<Kafka> = OnceLock::new();
+    if !is_there("kafka", Kafka::installed()) {
+        return None;
+    }
+    let server = SERVER.get_or_init(Kafka::start);
     Some(Arc::new(connect(settings(&server.url())).unwrap()))
 }
 
@@ -216,6 +221,54 @@ fn a_kafka_that_comes_back_empty_shows_where_its_log_ends_and_begins_anew() {
     assert!(numbers(&mq, 0).contains(&(offset, 200)));
 }
 
+/// An emptied Kafka gives its producers numbers from the beginning; who has one of before is taken for who got it now.
+#[test]
+fn i2_of_two_producers_that_an_emptied_kafka_takes_for_one_only_what_is_stored_is_acknowledged() {
+    let Some(mut guard) = harmed() else { return };
+    let server = guard.as_mut().unwrap();
+    // Both are the first of their Kafka.
+    server.wipe();
+    let settings = settings(&server.url());
+    let old = connect(settings.clone()).unwrap();
+    assert_eq!(wait(old.publish(PartitionId(2), batch(0, 100))).unwrap(), 0);
+    server.wipe();
+    let new = connect(settings).unwrap();
+    assert_eq!(wait(new.publish(P1, batch(1, 100))).unwrap(), 0);
+    assert_eq!(eventually("it finds the new log", || wait(old.publish(P0, batch(10, 100))).ok()), 0);
+    // The first batch of each in a partition where the other one's first stands.
+    for (producer, partition) in [(&new, P0), (&old, P1)] {
+        let reason = is_unavailable(wait(producer.publish(partition, batch(20, 100))));
+        assert!(reason.contains("took the batch for another one"), "{reason}");
+    }
+    for producer in [&new, &old] {
+        let offset = eventually("it publishes again", || wait(producer.publish(P0, batch(30, 100))).ok());
+        assert!(numbers(&new, 0).contains(&(offset, 30)));
+    }
+    let log = numbers(&new, 0);
+    assert_eq!(log[0], (0, 10));
+    assert!(log.iter().all(|(_, number)| [10, 30].contains(number)), "{log:?}");
+}
+
+#[test]
+fn a_batch_whose_acknowledgement_was_lost_is_published_once_and_acknowledged() {
+    let Some(guard) = harmed() else { return };
+    let server = guard.as_ref().unwrap();
+    // The shorter one ends a connection without an answer; then the batch goes over another one.
+    let mq = connect(Settings { deadline: Millis(1_000), publish_deadline: Millis(60_000), ..settings(&server.url()) });
+    let mq = mq.unwrap();
+    for number in 0..5 {
+        assert_eq!(eventually("it is published", || wait(mq.publish(P0, batch(number, 100))).ok()), number);
+    }
+    server.stop();
+    let under_way: Vec<_> = (5..10).map(|number| mq.publish(P0, batch(number, 100))).collect();
+    thread::sleep(Duration::from_secs(3));
+    server.cont();
+    for (number, published) in (5..).zip(under_way) {
+        assert_eq!(wait(published), Ok(number));
+    }
+    assert_eq!(numbers(&mq, 0), (0..10).map(|number| (number, number)).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_topic_that_is_deleted_is_made_again_as_it_was() {
     let Some(guard) = harmed() else { return };
@@ -243,9 +296,11 @@ fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
 fn a_topic_that_does_not_fit_is_refused_with_what_to_change() {
     let Some(guard) = harmed() else { return };
     let server = guard.as_ref().unwrap();
-    let cases: [(i32, &[(&str, &str)], &str); 4] = [
+    type Case<'a> = (i32, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 5] = [
         (3, &[], "name another [tiers.mq] topic"),
         (4, &[("retention.ms", "3600000")], "retention.ms=86400000"),
+        (4, &[("message.timestamp.type", "LogAppendTime")], "message.timestamp.type=CreateTime"),
         (4, &[("cleanup.policy", "compact")], "cleanup.policy=delete"),
         (4, &[("max.message.bytes", "100000")], "max.message.bytes=8388608"),
     ];

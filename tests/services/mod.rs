@@ -4,15 +4,18 @@
 //! Invariant: only processes that were started here are signalled; a test whose service is missing says so by name.
 
 #![allow(dead_code, reason = "every test program uses some of it")]
+#![allow(clippy::disallowed_methods, reason = "it waits for real processes")]
 
 pub mod kafka;
 pub mod mariadb;
 pub mod redis;
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// Set where a missing service is a failure: in continuous integration.
@@ -22,7 +25,9 @@ const REQUIRED: &str = "HOLDFAST_SERVICES_REQUIRED";
 pub fn is_there(service: &str, found: Result<(), String>) -> bool {
     let Err(reason) = found else { return true };
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    println!("not run: {service} ({reason}): {test}");
+    // Past the tests' capture: what was not run is to be seen where all passes.
+    let line = format!("not run: {service} ({reason}): {test}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
     assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, and {service} is missing: {reason}");
     false
 }
@@ -34,9 +39,22 @@ pub fn program(name: &str) -> Option<std::path::PathBuf> {
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
+/// Nodes of a Redis Cluster talk to each other on a port this much higher.
+const BUS: u16 = 10_000;
+
+/// Another one each time, with room for the bus. Below the ports that systems give to outgoing connections: who looks for a
+/// killed server may else be given its port, and meet itself.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("it is bound").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let begin = std::process::id() % 1_000 * 10;
+    for _ in 0..10_000 {
+        let port = 11_000 + ((begin + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % 10_000) as u16;
+        if is_free(port) && is_free(port + BUS) {
+            return port;
+        }
+    }
+    panic!("no free ports");
 }
 
 /// `kill -NAME`.

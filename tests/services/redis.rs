@@ -3,20 +3,16 @@
 //! Invariant: nothing of the machine's own configuration is read; only loopback reaches it.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{end, eventually, is_there, program, signal, tail};
+use super::{end, eventually, free_port, is_there, program, signal, tail};
 
 /// For a server to answer, on a machine that does much else.
 const READY: Duration = Duration::from_secs(30);
-/// Nodes of a cluster talk to each other on a port this much higher.
-const BUS: u16 = 10_000;
 
 /// A server, alone or as a node of a cluster. Keeps what it acknowledged when it is killed.
 pub struct Redis {
@@ -52,7 +48,7 @@ impl Redis {
     /// In a folder that holds files of the test, as certificates.
     pub fn start_in(folder: TempDir, options: &[&str]) -> Self {
         let options = options.iter().flat_map(|option| option.split(' ')).map(str::to_owned).collect();
-        let mut server = Self { port: two_free_ports(), options, folder, child: None };
+        let mut server = Self { port: free_port(), options, folder, child: None };
         server.start_again();
         server
     }
@@ -171,20 +167,6 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Below the ports that systems give to outgoing connections, with room for the bus; another one each time.
-fn two_free_ports() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let begin = std::process::id() % 1_000 * 10;
-    for _ in 0..10_000 {
-        let port = 11_000 + ((begin + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % 10_000) as u16;
-        if is_free(port) && is_free(port + BUS) {
-            return port;
-        }
-    }
-    panic!("no free ports");
 }
 
 /// Three primaries, and a replica of each.

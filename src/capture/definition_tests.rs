@@ -22,6 +22,7 @@ fn what_does_not_touch_a_captured_table_goes_on() {
     for text in [
         "create table other (id int)",
         "create table if not exists orders (id int)",
+        "alter table orders add index if not exists by_at (at)",
         "create index i on orders (at)",
         "drop table other",
         "drop temporary table orders",

@@ -132,7 +132,8 @@ impl Partition {
             Loading::Done if self.standing.counts() => self.chain.wake_ms(self.settings.kv_poll.as_i64()),
             _ => None,
         };
-        let outlook = Outlook { as_of_ms: self.horizon.as_of_ms(), news: self.uncollected, withheld: self.lacks.is_some() };
+        let outlook =
+            Outlook { as_of_ms: self.horizon.as_of_ms(), news: self.uncollected, withheld: self.lacks.is_some() };
         let sinks = self.sinks.iter().filter(|_| self.standing.emits());
         let sinks = sinks.filter_map(|sink| sink.wake_ms(outlook, &self.settings));
         let saving = self.saving.wake_ms(self.stand()).filter(|_| self.standing.emits() && self.lacks.is_none());

@@ -198,7 +198,8 @@ impl TierSettings {
                 _ if kind != service => {
                     (tier, "kind", format!("'{}' is not for {tier}, which can be embedded or {name}", kind.name()))
                 }
-                _ if is_empty => (tier, key, format!("kind = \"{name}\" needs it: {key} = {example}")),
+                // At the key that is there: the other one's place is the defaults' own.
+                _ if is_empty => (tier, "kind", format!("kind = \"{name}\" also needs {key} = {example}")),
                 _ => continue,
             };
             return Some(complaint);

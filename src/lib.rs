@@ -11,9 +11,12 @@
 //!                                    chain             record          first
 //! ```
 //!
-//! Every station handles a **partition** at a time: `hash(partition key) mod P`, the same cut everywhere. **Roles** (gate,
-//! slave, query) do the work and never call each other's code; **tiers** (mq, kv, hot, cache) are the joints between
-//! them, each a trait with adapters. A process is a **node** with one role or several ([`node`]); `up` has them all. The node
+//! A second way in is **capture**: it reads a database's binlog and publishes the changes to mq itself; gates admit them like all
+//! others ([`capture`]).
+//!
+//! Every station handles a **partition** at a time: `hash(partition key) mod P`, the same cut everywhere. **Roles** (capture,
+//! gate, slave, query) do the work and never call each other's code; **tiers** (mq, kv, hot, cache) are the joints between
+//! them, each a trait with adapters: embedded, or Kafka, Redis and MySQL. A process is a **node** with one role or several ([`node`]); `up` has them all. The node
 //! with the role **store** holds the embedded tiers and lends them to the others ([`store`] answers, [`lending`] asks); a role
 //! cannot tell whose tiers it works on, nor in which process its neighbour is.
 //!

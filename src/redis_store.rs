@@ -118,8 +118,12 @@ impl RedisStore {
     pub async fn servers(&self) -> Result<Vec<ServerInfo>, RedisError> {
         let deadline = self.settings.deadline.duration();
         let asked = async {
-            let (_, mut connection) = self.lanes[0].connection().await?;
-            connection.servers().await.map_err(|error| self.dialer.unreachable(error))
+            let (number, mut connection) = self.lanes[0].connection().await?;
+            connection.servers().await.map_err(|error| {
+                // The next who asks makes a new one.
+                self.lanes[0].lost(number);
+                self.dialer.unreachable(error)
+            })
         };
         timeout(deadline, asked).await.map_err(|_| self.dialer.unreachable(late(deadline)))?
     }

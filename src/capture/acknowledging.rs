@@ -7,17 +7,24 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::checkpoint::DefinedTable;
+use super::gtid::Gtids;
 use super::place::Place;
 use crate::model::applied::Progress;
 use crate::model::id::PartitionId;
 use crate::model::position::{Position, Span};
+use crate::mq::Offset;
 
 /// Where a source was cut, and what is needed to begin again there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     pub to: Position,
+    /// What the source had before this time (Unix milliseconds) lies before `to`.
+    pub at_ms: i64,
     pub resume: Place,
     pub tables: Arc<Vec<DefinedTable>>,
+    pub gtids: Option<Gtids>,
+    /// By partition an offset of mq before which there is nothing from beyond `resume`.
+    pub mq_from: Arc<Vec<Offset>>,
 }
 
 /// The acknowledgements of one source.
@@ -69,7 +76,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn cut(to: u128) -> Cut {
-        Cut { to: Position(to), resume: Place::default(), tables: Arc::default() }
+        Cut {
+            to: Position(to),
+            at_ms: 0,
+            resume: Place::default(),
+            tables: Arc::default(),
+            gtids: None,
+            mq_from: Arc::default(),
+        }
     }
 
     fn span(from: u128, to: u128) -> Span {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::capture::settings::SourceKind;
+use crate::capture::mysql_settings::SourceKind;
 use crate::model::schema::TableConfig;
 use crate::model::window::Calendar;
 
@@ -39,6 +39,10 @@ fn tables_are_found_by_their_name_and_what_is_wrong_is_said() {
         let (wrong, reason) = captured(&source(tables, zone), &catalog()).expect_err("it is wrong");
         assert!(wrong == key && reason.contains(part), "{wrong}: {reason}");
     }
+    for name in ["", "push", "a/b"] {
+        let source = SourceSettings { name: name.into(), ..source(&["shop.orders"], "UTC") };
+        assert_eq!(captured(&source, &catalog()).expect_err("it is wrong").0, "name");
+    }
 }
 
 #[test]
@@ -46,11 +50,13 @@ fn a_source_needs_a_name_a_place_and_tables_and_says_what_else_it_may_say() {
     let text = "name = 'orders-db'\nkind = 'mysql'\nurl = 'mysql://holdfast@shop:3306'\ntables = ['shop.orders']\n";
     let short: SourceSettings = toml::from_str(text).expect("a source");
     assert!(short.snapshot && !short.tls && short.datetime_zone == "UTC" && short.server_id() >= 1 << 31);
-    let long = format!("{text}tls = true\nsnapshot = false\nserver_id = 7\ndatetime_zone = 'Asia/Tokyo'\npassword = 'hush'");
+    let long =
+        format!("{text}tls = true\nsnapshot = false\nserver_id = 7\ndatetime_zone = 'Asia/Tokyo'\npassword = 'hush'");
     let long: SourceSettings = toml::from_str(&long).expect("a source");
     assert!(long.tls && !long.snapshot && long.server_id() == 7 && !format!("{long:?}").contains("hush"));
     for without in ["name", "kind", "url", "tables"] {
-        let text: String = text.lines().filter(|line| !line.starts_with(without)).map(|line| format!("{line}\n")).collect();
+        let text: String =
+            text.lines().filter(|line| !line.starts_with(without)).map(|line| format!("{line}\n")).collect();
         let error = toml::from_str::<SourceSettings>(&text).expect_err("a key is missing").to_string();
         assert!(error.contains(without), "{error}");
     }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::gtid::Gtids;
 use super::meaning::Declared;
 use super::place::{LogName, Place};
 use crate::model::id::{Epoch, SourceId};
@@ -17,9 +18,11 @@ use crate::tier::TierFuture;
 pub struct Checkpoint {
     /// Tells the server from others: positions of another's log mean nothing.
     pub server: String,
-    /// Of the source's names in mq. A snapshot that was interrupted is taken back, and begins anew under the next one.
+    /// Of the source's names in mq. Each attempt at a snapshot, and each move to another server, has one of its own.
     pub incarnation: u64,
     pub stage: Stage,
+    /// Incarnations of which rows were taken back: each shows as a gap until what replaces them is in mq.
+    pub open: Vec<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,11 @@ pub enum Stage {
         mq_from: Vec<Offset>,
     },
     Log(LogCheckpoint),
+    /// The url leads to another server: what was read of `from` beyond `log.resume` is taken back, and read there.
+    Moving {
+        from: u64,
+        log: LogCheckpoint,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +44,18 @@ pub struct LogCheckpoint {
     pub log: LogName,
     /// All rows up to here are in mq.
     pub position: Position,
+    /// Everything that the source had before this time stands before the position (Unix milliseconds).
+    pub at_ms: i64,
     /// The beginning of the transaction that the position is in, or the position's own place.
     pub resume: Place,
     /// Statements up to here are passed by an operator's order.
     pub passed: Position,
     /// How tables were defined at `resume`.
     pub tables: Vec<DefinedTable>,
+    /// The transactions before `resume`, where the server names them all.
+    pub gtids: Option<Gtids>,
+    /// By partition an offset of mq before which there is nothing from beyond `resume`.
+    pub mq_from: Vec<Offset>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +70,7 @@ pub fn source_id(source: &str, table: &str, incarnation: u64) -> SourceId {
     SourceId::Stream { name: format!("{source}/{table}").into(), incarnation }
 }
 
-/// The name under which rows of an interrupted snapshot are taken back.
+/// The name under which rows of an incarnation are taken back.
 pub fn taking_back_id(source: &str, table: &str, incarnation: u64) -> SourceId {
     SourceId::Stream { name: format!("{source}/{table}/taken-back").into(), incarnation }
 }

@@ -4,7 +4,7 @@
 //! it is never taken for harmless (design I2).
 
 use sqlparser::ast::{AlterTableOperation, Ident, MySQLColumnPosition, Statement};
-use sqlparser::dialect::MySqlDialect;
+use sqlparser::dialect::{GenericDialect, MySqlDialect};
 use sqlparser::parser::Parser;
 
 use super::layout::Layout;
@@ -43,7 +43,7 @@ pub fn verdict(text: &str, words: &[Word], database: &str, known: &[Known<'_>]) 
             }
         }
         "drop" if keyword(1) == "table" => match hit(&names) {
-            Some(index) => lost(&known[index], "was dropped"),
+            Some(index) => lost(&known[index], "was dropped (create it again before you pass it)"),
             None => Verdict::Nothing,
         },
         "truncate" => match hit(&names) {
@@ -141,7 +141,10 @@ fn alter(text: &str, words: &[Word], database: &str, known: &[Known<'_>]) -> Ver
     if has(&["partition"]) && has(&["drop", "truncate", "exchange", "discard", "import"]) {
         return lost(table, "lost a partition, or got another's rows");
     }
-    let parsed = Parser::parse_sql(&MySqlDialect {}, text);
+    // What only MariaDB has (`add column if not exists`) the other one knows, or nobody (`add index if not exists`).
+    let parsed = Parser::parse_sql(&MySqlDialect {}, text)
+        .or_else(|_| Parser::parse_sql(&GenericDialect {}, text))
+        .or_else(|_| Parser::parse_sql(&MySqlDialect {}, &unconditional(text)));
     let Ok([Statement::AlterTable(statement)]) = parsed.as_deref() else {
         return changed(table, "was altered in a way that is not understood", text);
     };
@@ -153,6 +156,22 @@ fn alter(text: &str, words: &[Word], database: &str, known: &[Known<'_>]) -> Ver
         }
     }
     if columns == table.layout.declared { Verdict::Nothing } else { Verdict::Changed(index, columns) }
+}
+
+/// Without `if exists` and `if not exists`: what is there already, or gone, changes nothing in `apply` either.
+fn unconditional(text: &str) -> String {
+    let is = |word: &str, keyword: &str| word.eq_ignore_ascii_case(keyword);
+    let mut words: Vec<&str> = Vec::new();
+    for word in text.split_ascii_whitespace() {
+        words.push(word);
+        let kept = match words.as_slice() {
+            [kept @ .., a, b, c] if is(a, "if") && is(b, "not") && is(c, "exists") => kept.len(),
+            [kept @ .., a, b] if is(a, "if") && is(b, "exists") => kept.len(),
+            _ => continue,
+        };
+        words.truncate(kept);
+    }
+    words.join(" ")
 }
 
 enum Applied {

@@ -22,6 +22,7 @@ fn what_does_not_touch_a_captured_table_goes_on() {
     for text in [
         "create table other (id int)",
         "create table if not exists orders (id int)",
+        "alter table orders add index if not exists by_at (at)",
         "create index i on orders (at)",
         "drop table other",
         "drop temporary table orders",
@@ -56,6 +57,8 @@ fn columns_that_are_not_read_may_come_and_go() {
         ("alter table orders add column a int not null default 0", "id note at a"),
         ("ALTER TABLE `shop`.`orders` ADD a INT FIRST, ADD b INT AFTER id", "a id b note at"),
         ("alter table orders drop column note", "id at"),
+        ("alter table orders add column if not exists a int unsigned first", "a id note at"),
+        ("alter table `orders` drop column if exists note, drop column if exists other", "id at"),
         ("alter table orders rename column note to remark", "id remark at"),
         ("alter table orders change column note remark varchar(20) after at", "id at remark"),
         ("alter table orders modify column note varchar(20) first", "note id at"),

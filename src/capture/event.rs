@@ -58,6 +58,8 @@ pub struct Event<'a> {
     pub kind: u8,
     /// When its statement began, by the server's clock: seconds since the Unix epoch.
     pub timestamp: u32,
+    /// The server that made it first.
+    pub server: u32,
     /// With header and checksum.
     pub size: u32,
     /// Where the event ends; zero for those that a server makes up. The lower 32 bits only.

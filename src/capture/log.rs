@@ -3,31 +3,18 @@
 //!
 //! Invariant: positions only grow, and all rows up to `position` were weighed or are not ours; what is refused was not passed.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use super::definition::{self, Known, Verdict};
-use super::event::{self, Action, Event, Short, kind};
-use super::layout::Layout;
-use super::place::{LogName, Place};
-use super::row::{RowError, RowReader};
+use super::event::{self, Event, kind};
+use super::gtid::{self, Gtid, Gtids};
+use super::mapping::{LogTable, Mapping, Unit, damaged};
+use super::place::{LogName, MOST_OFFSET, Place};
 use super::statement::{self, Control};
 use super::stop::{Stop, StopKind};
-use super::tablemap::{self, Physical};
-use super::weighing::{Part, Weighing};
+use super::weighing::Part;
 use crate::model::position::Position;
 
 const CHECKSUM_BYTES: usize = 4;
 /// Made up by the server for this connection; not in the log.
-const ARTIFICIAL: u16 = 0x20;
-
-/// A table that is captured.
-pub struct LogTable {
-    pub database: String,
-    pub name: String,
-    pub layout: Arc<Layout>,
-    pub weighing: Weighing,
-}
+pub const ARTIFICIAL: u16 = 0x20;
 
 /// Where reading begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +26,8 @@ pub struct Start {
     pub floor: Position,
     /// Statements up to here are passed, whatever they do.
     pub passed: Position,
-}
-
-/// A table as the rows that follow have it.
-struct Mapped {
-    table: usize,
-    columns: Vec<Physical>,
-    places: Vec<usize>,
+    /// What stands before the place, if all transactions have names.
+    pub gtids: Option<Gtids>,
 }
 
 /// A compressed transaction whose events come one by one.
@@ -61,7 +43,7 @@ struct Payload {
 /// The reader of one source's log.
 pub struct Log {
     start: Start,
-    tables: Vec<LogTable>,
+    mapping: Mapping,
     place: Place,
     /// Where the transaction in hand begins; reading can begin again here.
     group: Place,
@@ -69,13 +51,9 @@ pub struct Log {
     has_rows: bool,
     is_xa: bool,
     payload: Option<Payload>,
-    /// By the log's number of a table: its table map, and what it says if it is one of ours.
-    maps: HashMap<u64, (Vec<u8>, Option<Mapped>)>,
+    /// Of the transaction in hand.
+    gtid: Option<Gtid>,
     reached: Position,
-    /// The latest time that an event has: whatever was committed before it came before it.
-    latest: u32,
-    changes: u64,
-    is_whole: bool,
 }
 
 impl Log {
@@ -84,21 +62,18 @@ impl Log {
             place: start.place,
             group: start.place,
             reached: start.floor,
-            tables,
+            mapping: Mapping::new(tables),
             in_group: false,
             has_rows: false,
             is_xa: false,
             payload: None,
-            maps: HashMap::new(),
-            latest: 0,
-            changes: 0,
-            is_whole: true,
+            gtid: None,
             start,
         }
     }
 
     pub fn tables(&self) -> &[LogTable] {
-        &self.tables
+        self.mapping.tables()
     }
 
     pub fn log(&self) -> &LogName {
@@ -124,33 +99,32 @@ impl Log {
         self.group
     }
 
+    /// The transactions before `resume`, if all have names.
+    pub fn gtids(&self) -> Option<&Gtids> {
+        self.start.gtids.as_ref()
+    }
+
     pub fn rows(&self) -> usize {
-        self.tables.iter().map(|table| table.weighing.rows()).sum()
+        self.tables().iter().map(|table| table.weighing.rows()).sum()
     }
 
     pub fn bytes(&self) -> usize {
-        self.tables.iter().map(|table| table.weighing.bytes()).sum()
-    }
-
-    /// All that was committed before this time was read, by the server's clock: seconds since the Unix epoch.
-    pub fn latest(&self) -> u32 {
-        self.latest
+        self.tables().iter().map(|table| table.weighing.bytes()).sum()
     }
 
     /// Changes weighed since they were asked for last; an update is one.
     pub fn take_changes(&mut self) -> u64 {
-        std::mem::take(&mut self.changes)
+        self.mapping.take_changes()
     }
 
     /// Can what was weighed be cut? Not after a row that could not be read.
     pub fn is_whole(&self) -> bool {
-        self.is_whole
+        self.mapping.is_whole()
     }
 
     /// Takes all rows, by table and partition.
     pub fn cut(&mut self) -> Vec<Vec<Part>> {
-        assert!(self.is_whole, "rows are cut only while all of them were read");
-        self.tables.iter_mut().map(|table| table.weighing.cut()).collect()
+        self.mapping.cut()
     }
 
     /// The connection was lost: the events from the transaction's beginning come again.
@@ -158,7 +132,16 @@ impl Log {
         self.start.floor = self.reached;
         self.place = self.group;
         (self.in_group, self.has_rows, self.is_xa, self.payload) = (false, false, false, None);
-        self.maps.clear();
+        self.gtid = None;
+        self.mapping.forget();
+    }
+
+    /// The log ended at `place` at a time. If that is all that was read the position goes on with the time, so that partitions can
+    /// be told.
+    pub fn quiet(&mut self, place: Place, at_ms: i64) {
+        if self.place == place && !self.in_group && self.payload.is_none() {
+            self.reached = self.reached.max(place.quiet(at_ms));
+        }
     }
 
     /// Takes the next event.
@@ -185,7 +168,6 @@ impl Log {
             self.payload = Some(Payload { start, end, left, rows: 0 });
             return Ok(());
         }
-        self.latest = self.latest.max(event.timestamp);
         let mut rows = 0;
         self.take(event, start, start, &mut rows).map_err(|stop| stop.at(start))?;
         self.advance(end);
@@ -197,6 +179,9 @@ impl Log {
         self.reached = self.reached.max(end.position());
         if !self.in_group {
             self.group = end;
+            if let (Some(gtids), Some(gtid)) = (&mut self.start.gtids, self.gtid.take()) {
+                gtids.add(gtid);
+            }
         }
     }
 
@@ -232,21 +217,8 @@ impl Log {
     }
 
     fn rotate(&mut self, event: &Event<'_>) -> Result<(), Stop> {
-        let rotate = event::rotate(event.body).map_err(|short| damaged(event.kind, short))?;
-        // The one that opens a stream comes before it is known that events have checksums: then it still has its own.
-        let expected = self.start.log.file(self.place.file);
-        let is_opening = rotate.file.strip_prefix(expected.as_bytes()).is_some_and(|rest| rest.len() == CHECKSUM_BYTES);
-        let name = if is_opening { expected.into() } else { String::from_utf8_lossy(rotate.file) };
-        let way_out =
-            "the source seems to be another server, or its log was reset: capture it under a new source's name";
-        let (log, file) = LogName::parse(&name).map_err(|error| Stop::unreadable(error.to_string(), way_out))?;
-        let next = Place::new(file, rotate.offset.max(4));
-        if log != self.start.log || next < self.place {
-            let reason =
-                format!("the log goes on in {name} at {}, after {}", next.offset, self.start.log.file(self.place.file));
-            return Err(Stop::unreadable(reason, way_out));
-        }
-        self.maps.clear();
+        let next = rotated(&self.start.log, self.place, event)?;
+        self.mapping.forget();
         self.advance(next);
         Ok(())
     }
@@ -255,8 +227,19 @@ impl Log {
     fn take(&mut self, event: &Event<'_>, start: Place, unit: Place, rows: &mut u32) -> Result<(), Stop> {
         let short = |short| damaged(event.kind, short);
         match event.kind {
-            kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED => self.begin(start, false),
-            kind::MARIA_GTID => self.begin(start, event::maria_gtid_is_prepared(event.body).map_err(short)?),
+            kind::GTID => {
+                self.begin(start, false);
+                self.gtid = Some(gtid::of_mysql(event.body).map_err(short)?);
+            }
+            kind::ANONYMOUS_GTID | kind::GTID_TAGGED => {
+                self.begin(start, false);
+                // Some have no name, or one that is not read: what was read cannot be found by names any more.
+                self.start.gtids = None;
+            }
+            kind::MARIA_GTID => {
+                self.begin(start, event::maria_gtid_is_prepared(event.body).map_err(short)?);
+                self.gtid = Some(gtid::of_maria(event.body, event.server).map_err(short)?);
+            }
             kind::XID | kind::XA_PREPARE => self.end(),
             kind::QUERY => self.query(event, start)?,
             kind::TABLE_MAP => {
@@ -264,13 +247,13 @@ impl Log {
                 if !self.in_group {
                     self.begin(start, self.is_xa);
                 }
-                self.map(event.body)?;
+                self.mapping.map(event.body)?;
             }
             kind::PARTIAL_UPDATE_ROWS => {
-                self.refuse_rows(event, "parts of json values", "set binlog_row_value_options=''")?;
+                self.mapping.refuse(event, "parts of json values", "set binlog_row_value_options=''")?;
             }
             kind::MARIA_ROWS_COMPRESSED_FIRST..=kind::MARIA_ROWS_COMPRESSED_LAST => {
-                self.refuse_rows(event, "compressed rows", "set log_bin_compress=OFF")?;
+                self.mapping.refuse(event, "compressed rows", "set log_bin_compress=OFF")?;
             }
             kind::MARIA_QUERY_COMPRESSED => {
                 return Err(Stop::unreadable("the log has a compressed statement", "set log_bin_compress=OFF"));
@@ -298,7 +281,11 @@ impl Log {
             | kind::MARIA_GTID_LIST
             | kind::MARIA_START_ENCRYPTION => {}
             _ => match event::action(event.kind) {
-                Some(action) => self.rows_of(event, action, unit, rows)?,
+                Some(action) => {
+                    let (floor, may_lose) = (self.start.floor, start.position() <= self.start.passed);
+                    let unit = Unit { place: unit, rows, floor, refuses_all: self.is_xa && !may_lose };
+                    self.has_rows |= self.mapping.rows(event, action, unit)?;
+                }
                 None if event.is_ignorable() => {}
                 None => {
                     let reason = format!("the log has an event of the unknown type {}", event.kind);
@@ -310,6 +297,7 @@ impl Log {
     }
 
     fn begin(&mut self, start: Place, is_xa: bool) {
+        self.mapping.trim();
         (self.group, self.in_group, self.has_rows, self.is_xa) = (start, true, false, is_xa);
     }
 
@@ -340,7 +328,7 @@ impl Log {
             Control::XaEnd => {}
             Control::Within | Control::Alone => {
                 if start.position() > self.start.passed {
-                    self.define(&text, words, &database)?;
+                    self.mapping.define(&text, words, &database)?;
                 }
                 if control == Control::Alone {
                     self.end();
@@ -349,136 +337,23 @@ impl Log {
         }
         Ok(())
     }
-
-    fn define(&mut self, text: &str, words: &[statement::Word], database: &str) -> Result<(), Stop> {
-        let known = |table: &'_ LogTable| (table.database.clone(), table.name.clone(), table.layout.clone());
-        let tables: Vec<_> = self.tables.iter().map(known).collect();
-        let known: Vec<Known<'_>> =
-            tables.iter().map(|(database, table, layout)| Known { database, table, layout }).collect();
-        match definition::verdict(text, words, database, &known) {
-            Verdict::Nothing => {}
-            Verdict::Stop(stop) => return Err(stop),
-            Verdict::Changed(index, declared) => {
-                let table = &mut self.tables[index];
-                let source = format!("{}.{}", table.database, table.name);
-                table.layout = Arc::new(Layout::new(table.weighing.table(), &source, declared)?);
-                self.maps.clear();
-            }
-        }
-        Ok(())
-    }
-
-    fn map(&mut self, body: &[u8]) -> Result<(), Stop> {
-        let id = tablemap::table_id(body).map_err(|short| damaged(kind::TABLE_MAP, short))?;
-        if self.maps.get(&id).is_some_and(|(known, _)| known == body) {
-            return Ok(());
-        }
-        let way_out = "this version of holdfast cannot read the table map";
-        let map = tablemap::table_map(body);
-        let ours = |database: &str, name: &str| {
-            let is = |table: &LogTable| {
-                table.database.eq_ignore_ascii_case(database) && table.name.eq_ignore_ascii_case(name)
-            };
-            self.tables.iter().position(is)
-        };
-        let mapped = match map {
-            Ok(map) => match ours(&map.database, &map.table) {
-                Some(table) => {
-                    Some(Mapped { table, places: self.tables[table].layout.places(&map)?, columns: map.columns })
-                }
-                None => None,
-            },
-            // What a table has that is not captured does not matter.
-            Err(tablemap::TableMapError::Type { table, .. })
-                if table.split_once('.').is_none_or(|(database, name)| ours(database, name).is_none()) =>
-            {
-                None
-            }
-            Err(error) => return Err(Stop::unreadable(error.to_string(), way_out)),
-        };
-        self.maps.insert(id, (body.to_vec(), mapped));
-        Ok(())
-    }
-
-    fn refuse_rows(&self, event: &Event<'_>, what: &str, way_out: &str) -> Result<(), Stop> {
-        let id = tablemap::table_id(event.body).map_err(|short| damaged(event.kind, short))?;
-        match self.maps.get(&id) {
-            Some((_, None)) => Ok(()),
-            Some((_, Some(mapped))) => {
-                let table = &self.tables[mapped.table];
-                Err(Stop::unreadable(format!("{}.{}: the log has {what}", table.database, table.name), way_out))
-            }
-            None => Err(Stop::unreadable(format!("the log has {what} of an unknown table"), way_out)),
-        }
-    }
-
-    fn rows_of(&mut self, event: &Event<'_>, action: Action, unit: Place, number: &mut u32) -> Result<(), Stop> {
-        let rows = event::rows(event.kind, event.body).map_err(|short| damaged(event.kind, short))?;
-        let Some((_, mapped)) = self.maps.get(&rows.table_id) else {
-            // An event without rows ends a statement.
-            if rows.rows.is_empty() {
-                return Ok(());
-            }
-            return Err(Stop::unreadable(
-                "rows without a table map before them",
-                "this version of holdfast cannot read them",
-            ));
-        };
-        let Some(mapped) = mapped else { return Ok(()) };
-        let LogTable { database, name, layout, weighing } = &mut self.tables[mapped.table];
-        if self.is_xa {
-            let reason = format!("{database}.{name} was changed in an XA transaction, whose end the log has elsewhere");
-            return Err(Stop::new(StopKind::Loss, reason, "captured tables must not be changed in XA transactions"));
-        }
-        self.has_rows = true;
-        let table = weighing.table().clone();
-        let column = |index: usize| &table.columns[index].name;
-        let mut reader = RowReader::new(&mapped.columns, &mapped.places, rows)
-            .map_err(|error| unreadable_row(database, name, column, error))?;
-        // Until the last row is read the rows are not whole.
-        self.is_whole = false;
-        while let Some((is_after, cells)) =
-            reader.read_next().map_err(|error| unreadable_row(database, name, column, error))?
-        {
-            *number += 1;
-            let position = unit.row(*number);
-            if position <= self.start.floor {
-                continue;
-            }
-            let weight = if action == Action::Delete || action == Action::Update && !is_after { -1 } else { 1 };
-            weighing.push(layout, cells, weight, position).map_err(|(index, error)| {
-                let reason = format!("{database}.{name}.{}: {error}", column(index));
-                let way_out = format!("change the column's type in [[table]] '{}', or the value", table.name);
-                Stop::unreadable(reason, way_out)
-            })?;
-            self.changes += u64::from(action != Action::Update || is_after);
-        }
-        self.is_whole = true;
-        Ok(())
-    }
 }
 
-fn unreadable_row<'a>(database: &str, name: &str, column: impl Fn(usize) -> &'a String, error: RowError) -> Stop {
-    match &error {
-        RowError::Absent(index) => {
-            let reason = format!("{database}.{name}: the row does not have the column '{}'", column(*index));
-            Stop::unreadable(
-                reason,
-                "set binlog_row_image=FULL, for all sessions; then capture under a new source's name",
-            )
-        }
-        RowError::Cell(index, error) => {
-            let reason = format!("{database}.{name}.{}: {error}", column(*index));
-            Stop::unreadable(reason, "this version of holdfast cannot read the column")
-        }
-        RowError::Short(_) | RowError::Columns { .. } => {
-            Stop::unreadable(format!("{database}.{name}: {error}"), "the event is damaged, or of an unknown form")
-        }
+/// Where a log named `log`, read up to `place`, goes on by this event.
+pub fn rotated(log: &LogName, place: Place, event: &Event<'_>) -> Result<Place, Stop> {
+    let rotate = event::rotate(event.body).map_err(|short| damaged(event.kind, short))?;
+    // The one that opens a stream comes before it is known that events have checksums: then it still has its own.
+    let expected = log.file(place.file);
+    let is_opening = rotate.file.strip_prefix(expected.as_bytes()).is_some_and(|rest| rest.len() == CHECKSUM_BYTES);
+    let name = if is_opening { expected.into() } else { String::from_utf8_lossy(rotate.file) };
+    let way_out = "the source seems to be another server, or its log was reset: capture it under a new source's name";
+    let (found, file) = LogName::parse(&name).map_err(|error| Stop::unreadable(error.to_string(), way_out))?;
+    let next = Place::new(file, rotate.offset.max(4));
+    if found != *log || next < place || next.offset > MOST_OFFSET {
+        let reason = format!("the log goes on in {name} at {}, after {}", next.offset, log.file(place.file));
+        return Err(Stop::unreadable(reason, way_out));
     }
-}
-
-fn damaged(event_kind: u8, short: Short) -> Stop {
-    Stop::unreadable(format!("{short} (type {event_kind})"), "the event is damaged, or of an unknown form")
+    Ok(next)
 }
 
 #[cfg(test)]

@@ -1,5 +1,10 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::capture::gtid::Gtids;
+use crate::capture::layout::Layout;
 use crate::capture::meaning::Declared;
+use crate::capture::weighing::Weighing;
 use crate::model::schema::{Table, TableConfig};
 use arrow::array::AsArray;
 use arrow::datatypes::{Decimal128Type, Int64Type};
@@ -19,7 +24,7 @@ impl Server {
     fn event<'a>(&mut self, kind: u8, body: &'a [u8]) -> Event<'a> {
         let size = 19 + body.len() as u32 + 4;
         self.place.offset += u64::from(size);
-        Event { kind, timestamp: 1_000, size, end: self.place.offset as u32, flags: 0, body }
+        Event { kind, timestamp: 1_000, server: 1, size, end: self.place.offset as u32, flags: 0, body }
     }
 }
 
@@ -41,6 +46,7 @@ fn log() -> Log {
         place: Place::new(3, 4),
         floor: Position::ZERO,
         passed: Position::ZERO,
+        gtids: Some(Gtids::parse_maria("0-1-4").expect("a list")),
     };
     Log::new(start, tables)
 }
@@ -111,7 +117,26 @@ fn inserts_updates_and_deletes_become_weighted_rows_in_order() {
     assert_eq!((log.take_changes(), log.rows(), log.position()), (4, 5, server.place.position()));
     let weighed = weighed(&mut log);
     assert_eq!(ids(&weighed), [(1, 1), (2, 1), (1, -1), (3, 1), (2, -1)]);
-    assert_eq!((log.resume(), log.latest()), (server.place, 1_000));
+    assert_eq!(log.resume(), server.place);
+}
+
+#[test]
+fn where_nothing_comes_the_position_goes_on_with_the_time_and_before_the_rows_that_come_then() {
+    let (mut log, mut server) = (log(), Server::new());
+    log.read(&server.event(kind::QUERY, &query("analyze table other"))).expect("it is read");
+    let end = server.place;
+    log.quiet(Place::new(3, 4), 9_000);
+    assert_eq!(log.position(), end.position(), "it has gone on since");
+    log.quiet(end, 7_000);
+    log.quiet(end, 6_000);
+    assert_eq!(log.position(), end.quiet(7_000));
+    log.begin_again();
+    log.read(&server.event(kind::MARIA_GTID, &[0; 19])).expect("it is read");
+    log.quiet(server.place, 8_000);
+    assert_eq!(log.position(), server.place.position(), "not within a transaction");
+    log.read(&server.event(kind::TABLE_MAP, &map(1, "orders"))).expect("it is read");
+    log.read(&server.event(kind::WRITE_ROWS, &rows(1, false, &[1]))).expect("it is read");
+    assert_eq!(ids(&weighed(&mut log)), [(1, 1)]);
 }
 
 #[test]
@@ -141,8 +166,16 @@ fn after_a_lost_connection_no_row_is_weighed_twice() {
     let mut server = Server::new();
     let mut rotate = 4u64.to_le_bytes().to_vec();
     rotate.extend_from_slice(b"bin.0000031234");
-    log.read(&Event { kind: kind::ROTATE, timestamp: 0, size: 40, end: 0, flags: ARTIFICIAL, body: &rotate })
-        .expect("our place");
+    log.read(&Event {
+        kind: kind::ROTATE,
+        timestamp: 0,
+        server: 1,
+        size: 40,
+        end: 0,
+        flags: ARTIFICIAL,
+        body: &rotate,
+    })
+    .expect("our place");
     for (kind, body) in &bodies {
         log.read(&server.event(*kind, body)).expect("it is read");
     }
@@ -191,11 +224,12 @@ fn a_compressed_transaction_is_read_whole_or_stops() {
     payload.extend_from_slice(&[1, 1, 9, 0]);
     let bare = |(kind, body): &'_ (u8, Vec<u8>)| (*kind, body.clone());
     let (mut log, mut server) = (log(), Server::new());
-    log.read(&server.event(kind::GTID, &[])).expect("it is read");
+    log.read(&server.event(kind::GTID, &[0; 25])).expect("it is read");
     let start = server.place;
     log.read(&server.event(kind::TRANSACTION_PAYLOAD, &payload)).expect("it is read");
     for (kind, body) in inner.iter().map(bare) {
-        log.read(&Event { kind, timestamp: 0, size: 0, end: 77, flags: 0, body: &body }).expect("it is read");
+        log.read(&Event { kind, timestamp: 0, server: 1, size: 0, end: 77, flags: 0, body: &body })
+            .expect("it is read");
     }
     let weighed = weighed(&mut log);
     assert_eq!(ids(&weighed), [(1, 1), (2, 1)]);
@@ -203,7 +237,7 @@ fn a_compressed_transaction_is_read_whole_or_stops() {
 
     let (mut log, mut server) = (self::log(), Server::new());
     log.read(&server.event(kind::TRANSACTION_PAYLOAD, &payload)).expect("it is read");
-    let stop = log.read(&server.event(kind::GTID, &[])).expect_err("it vanished");
+    let stop = log.read(&server.event(kind::GTID, &[0; 25])).expect_err("it vanished");
     assert!(stop.to_string().contains("could not be unpacked"), "{stop}");
 }
 
@@ -272,7 +306,7 @@ proptest! {
     ) {
         let (mut bodies, mut next) = (Vec::new(), 0);
         for transaction in &transactions {
-            bodies.push((kind::GTID, Vec::new()));
+            bodies.push((kind::GTID, vec![0; 25]));
             bodies.push((kind::TABLE_MAP, map(1, "orders")));
             for count in transaction {
                 let values: Vec<i32> = (next..).take(*count).collect();
@@ -326,4 +360,24 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn transactions_are_named_once_they_are_read_whole() {
+    let (mut log, mut server) = (log(), Server::new());
+    let named = |sequence: u64| [&sequence.to_le_bytes()[..], &[0; 5]].concat();
+    let gtids = |log: &Log| log.gtids().map(ToString::to_string).unwrap_or_default();
+    log.read(&server.event(kind::MARIA_GTID, &named(5))).expect("it is read");
+    log.read(&server.event(kind::TABLE_MAP, &map(1, "orders"))).expect("it is read");
+    assert_eq!(gtids(&log), "0-1-4");
+    log.read(&server.event(kind::XID, &[0; 8])).expect("it is read");
+    assert_eq!(gtids(&log), "0-1-5");
+    log.read(&server.event(kind::MARIA_GTID, &named(6))).expect("it is read");
+    log.read(&server.event(kind::QUERY, &query("create table other (a int)"))).expect("it is read");
+    assert_eq!((gtids(&log), log.resume()), ("0-1-6".into(), server.place));
+    log.read(&server.event(kind::MARIA_GTID, &named(7))).expect("it is read");
+    log.begin_again();
+    assert_eq!(gtids(&log), "0-1-6", "it comes again");
+    log.read(&server.event(kind::ANONYMOUS_GTID, &[])).expect("it is read");
+    assert_eq!(log.gtids(), None, "what has no name cannot be found elsewhere");
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::cell::{Cell, Civil};
-use crate::model::schema::ColumnType;
+use crate::model::schema::{ColumnType, Table};
 
 /// A column as the database defines it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,16 @@ pub struct Declared {
     /// `int(10) unsigned`, `enum('a','b')`: `column_type` of `information_schema`.
     pub sql_type: String,
     pub charset: Option<String>,
+}
+
+impl Declared {
+    /// As it is remembered: of a column that `table` does not have only the name, which tells where it stands.
+    pub fn kept(&self, table: &Table) -> Self {
+        match table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(&self.name)) {
+            true => self.clone(),
+            false => Self { name: self.name.clone(), sql_type: String::new(), charset: None },
+        }
+    }
 }
 
 /// What the values of a column are.

@@ -65,8 +65,12 @@ mod tests {
     #[actix_rt::test]
     async fn the_last_one_is_given_back_and_an_older_epoch_is_refused() {
         let kept = MemoryCheckpoints::default();
-        let of =
-            |incarnation| Checkpoint { server: "a".into(), incarnation, stage: Stage::Snapshot { mq_from: vec![3] } };
+        let of = |incarnation| Checkpoint {
+            server: "a".into(),
+            incarnation,
+            stage: Stage::Snapshot { mq_from: vec![3] },
+            open: vec![1],
+        };
         assert_eq!(kept.load("db", 5).await, Ok(None));
         assert!(matches!(kept.save("db", 4, of(2)).await, Err(TierError::Fenced { .. })), "a newer one has looked");
         assert_eq!(kept.save("db", 5, of(1)).await, Ok(()));

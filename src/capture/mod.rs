@@ -7,7 +7,7 @@
 //!               mysql ─▶ server (checks)    ╰─ definition (what a statement does to a table)
 //! ```
 //!
-//! What happens next is decided by `standing` and carried out by `capture_service`.
+//! What happens next is decided by `standing` and carried out by `source_service`.
 //!
 //! Invariant: a checkpoint never passes a change that mq has not acknowledged, and what cannot be read stops the source with a
 //! reason: nothing is skipped silently (design I2).
@@ -19,8 +19,11 @@ pub mod cell;
 pub mod checkpoint;
 pub mod definition;
 pub mod event;
+pub mod finding;
+pub mod gtid;
 pub mod layout;
 pub mod log;
+pub mod mapping;
 pub mod meaning;
 pub mod place;
 pub mod row;
@@ -36,9 +39,15 @@ pub mod weighing;
 pub mod memory;
 pub mod mysql;
 pub mod mysql_log;
+pub mod mysql_settings;
 pub mod mysql_snapshot;
 
 pub mod capture_service;
 mod following_service;
+mod moving_service;
+mod passing_service;
 mod publishing_service;
+mod reading_service;
 mod snapshot_service;
+mod source_service;
+mod taking_back_service;

@@ -8,10 +8,12 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Row, SslOpts};
 
+use super::gtid::Gtids;
 use super::meaning::Declared;
+use super::mysql_settings::SourceSettings;
 use super::place::{LogName, Place};
 use super::server::{Facts, Flavour, TableFacts};
-use super::settings::{Settings, SourceSettings};
+use super::settings::Settings;
 use super::stop::{Stop, StopKind, Trouble};
 
 /// What reaches a server.
@@ -89,7 +91,7 @@ pub fn trouble(error: Error) -> Trouble {
     }
 }
 
-/// What the server says of itself and of these tables.
+/// What the server says of itself and of those of these tables that are there.
 pub async fn facts(door: &Door, conn: &mut Conn, tables: &[(String, String)]) -> Result<Facts, Trouble> {
     let variables: Vec<(String, Option<String>)> = door.ask(conn.query("show global variables")).await?;
     let lower = |(name, value): (String, Option<String>)| (name.to_lowercase(), value.unwrap_or_default());
@@ -101,10 +103,7 @@ pub async fn facts(door: &Door, conn: &mut Conn, tables: &[(String, String)]) ->
                 (database, name),
             ))
             .await?;
-        let engine = engine.ok_or_else(|| {
-            let reason = format!("there is no table {database}.{name}, or the user may not see it");
-            Stop::new(StopKind::Server, reason, PRIVILEGES)
-        })?;
+        let Some(engine) = engine else { continue };
         let cascades = door
             .ask(conn.exec(
                 "select constraint_name from information_schema.referential_constraints where constraint_schema = ? and \
@@ -134,15 +133,45 @@ pub async fn columns(door: &Door, conn: &mut Conn, database: &str, table: &str) 
     let query = "select column_name, column_type, character_set_name from information_schema.columns where table_schema = ? \
         and table_name = ? order by ordinal_position";
     let rows: Vec<(String, String, Option<String>)> = door.ask(conn.exec(query, (database, table))).await?;
+    if rows.is_empty() {
+        let reason = format!("there is no table {database}.{table}, or the user may not see it");
+        return Err(Stop::new(StopKind::Server, reason, PRIVILEGES).into());
+    }
     Ok(rows.into_iter().map(|(name, sql_type, charset)| Declared { name, sql_type, charset }).collect())
 }
 
-/// Where the log ends.
-pub async fn log_end(door: &Door, conn: &mut Conn, query: &str) -> Result<(LogName, Place), Trouble> {
+/// Where a log ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEnd {
+    pub log: LogName,
+    pub place: Place,
+    /// The transactions before it, as MySQL says them.
+    pub executed: String,
+}
+
+pub async fn log_end(door: &Door, conn: &mut Conn, query: &str) -> Result<LogEnd, Trouble> {
     let row: Option<Row> = door.ask(conn.query_first(query)).await?;
-    let parts = row.and_then(|row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?)));
-    let (name, offset) = parts.ok_or_else(no_log)?;
-    named(&name, offset)
+    let text = |row: &Row| row.get_opt::<Option<String>, _>(4).and_then(Result::ok).flatten().unwrap_or_default();
+    let parts = row.and_then(|row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?, text(&row))));
+    let (name, offset, executed) = parts.ok_or_else(no_log)?;
+    let (log, place) = named(&name, offset)?;
+    Ok(LogEnd { log, place, executed })
+}
+
+/// The transactions before a place, if the server names them all.
+pub async fn gtids(door: &Door, conn: &mut Conn, facts: &Facts, end: &LogEnd) -> Result<Option<Gtids>, Trouble> {
+    match facts.flavour() {
+        Flavour::MariaDb => maria_gtids(door, conn, &end.log, end.place).await,
+        Flavour::MySql if facts.names_transactions() => Ok(Gtids::parse_mysql(&end.executed).ok()),
+        Flavour::MySql => Ok(None),
+    }
+}
+
+/// MariaDB tells them for any place that it still has.
+pub async fn maria_gtids(door: &Door, conn: &mut Conn, log: &LogName, place: Place) -> Result<Option<Gtids>, Trouble> {
+    let question = conn.exec_first("select binlog_gtid_pos(?, ?)", (log.file(place.file), place.offset));
+    let text: Option<Option<String>> = door.ask(question).await?;
+    Ok(text.flatten().and_then(|text| Gtids::parse_maria(&text).ok()))
 }
 
 pub(super) fn no_log() -> Stop {
@@ -157,19 +186,25 @@ pub(super) fn named(name: &str, offset: u64) -> Result<(LogName, Place), Trouble
     Ok((log, Place::new(file, offset)))
 }
 
-/// Is this place still in the server's log?
-pub async fn check_kept(door: &Door, conn: &mut Conn, log: &LogName, place: Place) -> Result<(), Trouble> {
+/// Where each file of a server's log ends, in their order.
+pub async fn files(door: &Door, conn: &mut Conn, log: &LogName) -> Result<Vec<Place>, Trouble> {
     let rows: Vec<Row> = door.ask(conn.query("show binary logs")).await?;
     let file = |row: &Row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?));
     let mut files = Vec::new();
     for (name, size) in rows.iter().filter_map(file) {
         let (found, end) = named(&name, size)?;
         if found != *log {
-            let reason = format!("the server's log is named {name} and not {}", log.file(place.file));
+            let reason = format!("the server's log is named {name} and not {}", log.file(end.file));
             return Err(Stop::unreadable(reason, "capture it under a new source's name").into());
         }
         files.push(end);
     }
+    Ok(files)
+}
+
+/// Is this place still in the server's log?
+pub async fn check_kept(door: &Door, conn: &mut Conn, log: &LogName, place: Place) -> Result<(), Trouble> {
+    let files = files(door, conn, log).await?;
     let (first, last) = (files.first().ok_or_else(no_log)?, files.last().ok_or_else(no_log)?);
     if place.file < first.file {
         let first = Place::new(first.file, 4);

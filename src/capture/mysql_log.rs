@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::stop::{Stop, Trouble};
 
 /// An event with its bytes.
-pub struct LogEvent(mysql_async::binlog::events::Event);
+pub struct LogEvent(pub mysql_async::binlog::events::Event);
 
 impl LogEvent {
     pub fn event(&self) -> Event<'_> {
@@ -21,6 +21,7 @@ impl LogEvent {
         Event {
             kind: header.event_type_raw(),
             timestamp: header.timestamp(),
+            server: header.server_id(),
             size: header.event_size(),
             end: header.log_pos(),
             flags: header.flags_raw(),

@@ -15,20 +15,14 @@ use mysql_async::{Conn, ResultSetStream, Row, Value};
 use super::cell::{Cell, CellError, Civil, decimal_text};
 use super::layout::Layout;
 use super::meaning::Meaning;
-use super::mysql::{self, Door};
-use super::place::{LogName, Place};
+use super::mysql::{self, Door, LogEnd};
 use super::server::Facts;
 use super::settings::Settings;
 use super::stop::{Stop, Trouble};
 use crate::model::schema::Table;
 
 /// Begins the transaction that sees the rows, and says as of where.
-pub async fn begin(
-    door: &Door,
-    conn: &mut Conn,
-    facts: &Facts,
-    settings: &Settings,
-) -> Result<(LogName, Place), Trouble> {
+pub async fn begin(door: &Door, conn: &mut Conn, facts: &Facts, settings: &Settings) -> Result<LogEnd, Trouble> {
     door.ask(conn.query_drop("set session transaction isolation level repeatable read")).await?;
     if mysql::is_maria(facts) {
         door.ask(conn.query_drop("start transaction with consistent snapshot")).await?;
@@ -38,7 +32,8 @@ pub async fn begin(
         let offset = status.get("binlog_snapshot_position").and_then(|offset| offset.parse().ok());
         let file = status.get("binlog_snapshot_file").filter(|file| !file.is_empty());
         let (file, offset) = file.zip(offset).ok_or_else(mysql::no_log)?;
-        return mysql::named(file, offset);
+        let (log, place) = mysql::named(file, offset)?;
+        return Ok(LogEnd { log, place, executed: String::new() });
     }
     let seconds = settings.lock_wait.0.div_ceil(1_000).max(1);
     door.ask(conn.query_drop(format!("set session lock_wait_timeout = {seconds}"))).await?;

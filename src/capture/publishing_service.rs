@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::tiling::Outgoing;
 use crate::model::id::PartitionId;
 use crate::model::position::Span;
-use crate::mq::Mq;
+use crate::mq::{Mq, Offset};
 
 /// The memory is counted in units of this, so that it fits a semaphore.
 const UNIT_BYTES: usize = 1 << 10;
@@ -24,6 +24,7 @@ pub struct Acknowledged {
     pub table: usize,
     pub partition: PartitionId,
     pub span: Span,
+    pub offset: Offset,
 }
 
 /// The batches of one source that are under way; dropping it gives up those that mq does not have.
@@ -61,14 +62,17 @@ impl Publisher {
         self.under_way.spawn(async move {
             let _held = (slot, room);
             let mut failures = 0;
-            while let Err(error) = published.await {
+            loop {
+                let error = match published.await {
+                    Ok(offset) => return Acknowledged { table, partition, span: batch.header.span, offset },
+                    Err(error) => error,
+                };
                 failures += 1;
                 let wait = backoff.delay(failures);
                 warn!(%partition, %error, failures, wait_ms = wait.0, "mq did not take a captured batch");
                 tokio::time::sleep(wait.duration()).await;
                 published = mq.publish(partition, batch.clone());
             }
-            Acknowledged { table, partition, span: batch.header.span }
         });
     }
 

@@ -72,6 +72,15 @@ impl Facts {
         }
     }
 
+    /// Has every transaction of a MySQL server a GTID?
+    pub fn names_transactions(&self) -> bool {
+        self.is_on("gtid_mode")
+    }
+
+    fn is_on(&self, name: &str) -> bool {
+        ["on", "1"].contains(&self.get(name).to_lowercase().as_str())
+    }
+
     /// The statement that tells where the log ends.
     pub fn log_end_query(&self) -> &'static str {
         let renamed = self.flavour() == Flavour::MySql && self.version() >= (8, 2);
@@ -122,6 +131,12 @@ pub fn check(facts: &Facts, server_id: u32, log_kept: Millis) -> Result<(), Stop
     if let Some(kept) = facts.kept_seconds().filter(|kept| *kept * 1_000.0 < log_kept.0 as f64) {
         let seconds = log_kept.0 / 1_000;
         wrong.push(format!("set binlog_expire_logs_seconds={seconds} or more: the log is kept for {kept} s only"));
+    }
+    // A replica that does not log what it replicates has next to nothing in its log.
+    let is_replica = !facts.get("gtid_slave_pos").is_empty() || facts.is_on("read_only");
+    let logs_all = facts.is_on("log_slave_updates") || facts.is_on("log_replica_updates");
+    if is_replica && !logs_all {
+        wrong.push("set log_slave_updates='ON': what a replica gets is not in its log without".to_owned());
     }
     tables(facts, &mut wrong);
     if wrong.is_empty() {
@@ -196,6 +211,11 @@ mod tests {
             (facts(&[("version", "5.7.44-log")]), Flavour::MySql, "show master status"),
             (facts(&mysql), Flavour::MySql, "show binary log status"),
             (facts(&[("expire_logs_days", "0")]), Flavour::MariaDb, "show master status"),
+            (
+                facts(&[("gtid_slave_pos", "0-1-5"), ("log_slave_updates", "ON")]),
+                Flavour::MariaDb,
+                "show master status",
+            ),
         ] {
             assert_eq!(check(&facts, 7, DAY), Ok(()));
             assert_eq!((facts.flavour(), facts.log_end_query()), (flavour, query));
@@ -213,6 +233,7 @@ mod tests {
             ("log_bin_compress", "ON"),
             ("binlog_expire_logs_seconds", "3600"),
             ("server_id", "7"),
+            ("gtid_slave_pos", "0-1-5"),
         ]);
         facts.tables[0].engine = "MyISAM".into();
         facts.tables[0].cascades = vec!["fk_buyer".into()];
@@ -223,7 +244,9 @@ mod tests {
         {
             assert!(text.contains(part), "{part}: {text}");
         }
-        for part in ["seconds=86400", "another server_id", "InnoDB", "fk_buyer", "binlog_ignore_db"] {
+        for part in
+            ["seconds=86400", "another server_id", "InnoDB", "fk_buyer", "binlog_ignore_db", "log_slave_updates"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

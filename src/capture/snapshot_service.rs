@@ -4,59 +4,99 @@
 
 use mysql_async::Conn;
 
-use super::capture_service::{CaptureParts, Captured, Worker, of_tier};
-use super::checkpoint::{Checkpoint, LogCheckpoint, Stage, source_id, taking_back_id};
+use super::capture_service::{CaptureParts, Captured};
+use super::checkpoint::{Checkpoint, LogCheckpoint, Stage};
 use super::following_service::{Following, log_tables, tiling};
-use super::log::LogTable;
+use super::mapping::LogTable;
 use super::mysql;
 use super::mysql_snapshot as rows_of;
 use super::publishing_service::Publisher;
 use super::server::Facts;
+use super::source_service::{Worker, of_tier};
 use super::standing::Work;
 use super::stop::{Stop, Trouble};
-use super::taking_back::{FIRST, LAST, TakingBack, WHOLE};
+use super::taking_back::{FIRST, LAST};
+use super::taking_back_service::{self, partitions};
 use super::tiling::{Outgoing, Tiling};
 use crate::metrics::SourceLabel;
-use crate::model::id::PartitionId;
 use crate::model::position::Position;
+use crate::mq::Offset;
 
-fn partitions(parts: &CaptureParts) -> impl Iterator<Item = PartitionId> + use<> {
-    (0..parts.partitions).map(PartitionId)
+/// One attempt at a snapshot.
+struct Attempt {
+    incarnation: u64,
+    /// Incarnations before it that show as gaps.
+    open: Vec<u64>,
+    /// By partition: where mq ended before it.
+    mq_from: Vec<Offset>,
 }
 
 /// Publishes what is there, if that is wanted, and goes on with the log.
 pub async fn snapshot(worker: &mut Worker) -> Result<Work, Trouble> {
     let mut conn = worker.door.connect().await?;
     let facts = worker.check(&mut conn).await?;
-    let incarnation = worker.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.incarnation) + 1;
-    let server = facts.identity();
-    let log = if worker.parts.source.snapshot {
-        publish_rows(worker, &mut conn, &facts, incarnation).await?
-    } else {
-        let (log, place) = mysql::log_end(&worker.door, &mut conn, facts.log_end_query()).await?;
-        let tables = worker.defined(&mut conn).await?;
-        LogCheckpoint { log, position: place.position(), resume: place, passed: Position::ZERO, tables }
+    // Are the tables there? Before anything is noted.
+    worker.defined(&mut conn).await?;
+    let (before, mut open) = match worker.checkpoint.take() {
+        Some(Checkpoint { incarnation, open, .. }) => (incarnation, open),
+        None => (0, Vec::new()),
     };
-    let checkpoint = Checkpoint { server, incarnation, stage: Stage::Log(log.clone()) };
-    let mut following = Following::new(worker, &checkpoint, &log)?;
-    if !worker.parts.source.snapshot {
-        // Nothing before counts, and that is no gap.
-        following.tiling = tiling(&worker.parts, incarnation, Position::ZERO);
-        let whole = following.tiling.cut(worker.parts.clock.now_ms(), log.position, 0, no_rows(&worker.parts), true);
-        publish(&mut following.publisher, whole).await;
-        following.publisher.drain().await;
+    if before > 0 {
+        open.push(before);
     }
+    let mut mq_from = Vec::new();
+    for partition in partitions(&worker.parts) {
+        mq_from.push(worker.parts.mq.read(partition, 0, 1).await.map_err(of_tier)?.end);
+    }
+    // Before anything is published: whoever comes next must know what to take back, and use another incarnation.
+    let (server, incarnation) = (facts.identity(), before + 1);
+    let stage = Stage::Snapshot { mq_from: mq_from.clone() };
+    save(worker, Checkpoint { server: server.clone(), incarnation, stage, open: open.clone() }).await?;
+    let attempt = Attempt { incarnation, open, mq_from };
+    let log = if worker.parts.source.snapshot {
+        publish_rows(worker, &mut conn, &facts, attempt).await?
+    } else {
+        publish_nothing(worker, &mut conn, &facts, attempt).await?
+    };
+    let checkpoint = Checkpoint { server, incarnation, stage: Stage::Log(log.clone()), open: Vec::new() };
+    let following = Following::new(worker, &checkpoint, &log)?;
     save(worker, checkpoint).await?;
     worker.following = Some(following);
     worker.went_well = true;
     Ok(Work::Follow)
 }
 
+/// Nothing of what is there counts, and that is no gap.
+async fn publish_nothing(
+    worker: &Worker,
+    conn: &mut Conn,
+    facts: &Facts,
+    attempt: Attempt,
+) -> Result<LogCheckpoint, Trouble> {
+    let Attempt { incarnation, open, mq_from } = attempt;
+    let at_ms = worker.parts.clock.now_ms();
+    let end = mysql::log_end(&worker.door, conn, facts.log_end_query()).await?;
+    let gtids = worker.gtids(facts, &end).await;
+    let tables = worker.defined(conn).await?;
+    let (position, resume) = (end.place.position(), end.place);
+    publish_empty(&worker.parts, incarnation, position, at_ms).await;
+    taking_back_service::close(&worker.parts, &open).await;
+    Ok(LogCheckpoint { log: end.log, position, at_ms, resume, passed: Position::ZERO, tables, gtids, mq_from })
+}
+
+/// Says that the incarnation has no rows up to a position, and waits until mq has it.
+pub async fn publish_empty(parts: &CaptureParts, incarnation: u64, to: Position, at_ms: i64) {
+    let mut publisher = Publisher::new(parts.mq.clone(), parts.settings.clone());
+    let mut tiling = tiling(parts, incarnation, Position::ZERO);
+    publish(&mut publisher, tiling.cut(parts.clock.now_ms(), to, at_ms, no_rows(parts), true)).await;
+    publisher.drain().await;
+}
+
 fn no_rows(parts: &CaptureParts) -> Vec<Vec<super::weighing::Part>> {
     parts.tables.iter().map(|_| Vec::new()).collect()
 }
 
-async fn save(worker: &mut Worker, checkpoint: Checkpoint) -> Result<(), Trouble> {
+pub async fn save(worker: &mut Worker, checkpoint: Checkpoint) -> Result<(), Trouble> {
     let CaptureParts { source, epoch, checkpoints, .. } = &worker.parts;
     checkpoints.save(&source.name, *epoch, checkpoint.clone()).await.map_err(of_tier)?;
     worker.checkpoint = Some(checkpoint);
@@ -73,16 +113,13 @@ async fn publish_rows(
     worker: &mut Worker,
     conn: &mut Conn,
     facts: &Facts,
-    incarnation: u64,
+    attempt: Attempt,
 ) -> Result<LogCheckpoint, Trouble> {
-    let mut mq_from = Vec::new();
-    for partition in partitions(&worker.parts) {
-        mq_from.push(worker.parts.mq.read(partition, 0, 1).await.map_err(of_tier)?.end);
-    }
-    // Before anything is published: whoever comes next must know what to take back.
-    save(worker, Checkpoint { server: facts.identity(), incarnation, stage: Stage::Snapshot { mq_from } }).await?;
+    let Attempt { incarnation, open, mq_from } = attempt;
     let at_ms = worker.parts.clock.now_ms();
-    let (log, place) = rows_of::begin(&worker.door, conn, facts, &worker.parts.settings).await?;
+    let end = rows_of::begin(&worker.door, conn, facts, &worker.parts.settings).await?;
+    let gtids = worker.gtids(facts, &end).await;
+    let (position, resume) = (end.place.position(), end.place);
     let defined = worker.defined(conn).await?;
     let columns = |captured: &Captured| {
         let found = defined.iter().find(|table| table.source == captured.source())?;
@@ -97,17 +134,21 @@ async fn publish_rows(
     };
     let first = snapshot.tiling.empty(FIRST, at_ms);
     publish(&mut snapshot.publisher, first).await;
+    snapshot.publisher.drain().await;
+    // From here on it is this one that shows as a gap.
+    taking_back_service::close(&worker.parts, &open).await;
     for index in 0..tables.len() {
         snapshot.table(worker, conn, &mut tables, index).await?;
     }
     let now_ms = worker.parts.clock.now_ms();
-    let rest = snapshot.tiling.cut(now_ms, place.position(), at_ms, no_rows(&worker.parts), true);
+    let rest = snapshot.tiling.cut(now_ms, position, at_ms, no_rows(&worker.parts), true);
     publish(&mut snapshot.publisher, rest).await;
     snapshot.publisher.drain().await;
     let last = snapshot.tiling.empty(LAST, at_ms);
     publish(&mut snapshot.publisher, last).await;
     snapshot.publisher.drain().await;
-    Ok(LogCheckpoint { log, position: place.position(), resume: place, passed: Position::ZERO, tables: defined })
+    let (log, tables) = (end.log, defined);
+    Ok(LogCheckpoint { log, position, at_ms, resume, passed: Position::ZERO, tables, gtids, mq_from })
 }
 
 /// A snapshot on its way into mq.
@@ -160,80 +201,19 @@ impl Snapshot {
     }
 }
 
-/// Takes an interrupted snapshot back; see `taking_back`. Another snapshot follows.
+/// Takes an interrupted snapshot back. Another snapshot follows, and closes the gap that this leaves.
 pub async fn take_back(worker: &mut Worker) -> Result<Work, Trouble> {
-    let Some(Checkpoint { incarnation, stage: Stage::Snapshot { mq_from }, .. }) = worker.checkpoint.clone() else {
+    let Some(Checkpoint { incarnation, stage: Stage::Snapshot { mq_from }, open, .. }) = worker.checkpoint.clone()
+    else {
         return Ok(Work::Snapshot);
     };
-    if worker.taken_back == Some(incarnation) {
-        // Only the attempt after it failed before it began.
-        return Ok(Work::Snapshot);
+    // If only the attempt after it failed before it began, it is done.
+    if worker.taken_back != Some(incarnation) {
+        taking_back_service::take_back(&worker.parts, incarnation, Position::ZERO, &mq_from).await?;
+        // It shows as a gap from here on; those before it need not any more.
+        taking_back_service::close(&worker.parts, &open).await;
+        worker.taken_back = Some(incarnation);
     }
-    let parts = &worker.parts;
-    let at_ms = parts.clock.now_ms();
-    let backs = |captured: &Captured| {
-        let (name, table) = (&parts.source.name, captured.source());
-        TakingBack::new(
-            captured.table.clone(),
-            source_id(name, &table, incarnation),
-            taking_back_id(name, &table, incarnation),
-        )
-    };
-    let fresh = || parts.tables.iter().map(backs).collect::<Vec<_>>();
-    let mut publisher = Publisher::new(parts.mq.clone(), parts.settings.clone());
-    // A gap shows from here on, until all is taken back; then nothing more of the interrupted one counts.
-    for (span, of_back) in [(FIRST, true), (WHOLE, false)] {
-        everywhere(parts, &mut publisher, &fresh(), span, of_back, at_ms).await;
-    }
-    for (partition, from) in partitions(parts).zip(mq_from) {
-        let mut backs = fresh();
-        let mut offset = from;
-        while !backs.iter().all(TakingBack::is_closed) {
-            let read = parts.mq.read(partition, offset, parts.settings.read_bytes.bytes()).await.map_err(of_tier)?;
-            if read.low > offset {
-                let reason = format!("mq forgot what an interrupted snapshot had published in partition {partition}");
-                return Err(Stop::unreadable(
-                    reason,
-                    "capture it under a new source's name, and the metrics' tables anew",
-                )
-                .into());
-            }
-            let next = read.batches.last().map(|(offset, _)| offset + 1);
-            // The batches that end it were acknowledged, so they are there.
-            offset = next.ok_or_else(|| Trouble::Failed("mq does not give what it acknowledged".into()))?;
-            for (_, batch) in &read.batches {
-                for (table, back) in backs.iter_mut().enumerate() {
-                    let damaged =
-                        |error| Stop::unreadable(format!("{error}"), "the snapshot in mq cannot be read back");
-                    let batches = back.read(batch).map_err(damaged)?;
-                    publish(
-                        &mut publisher,
-                        batches.into_iter().map(|batch| Outgoing { table, partition, batch }).collect(),
-                    )
-                    .await;
-                }
-            }
-        }
-    }
-    publisher.drain().await;
-    everywhere(parts, &mut publisher, &fresh(), WHOLE, true, at_ms).await;
-    worker.taken_back = Some(incarnation);
+    worker.checkpoint.iter_mut().for_each(|checkpoint| checkpoint.open.clear());
     Ok(Work::Snapshot)
-}
-
-/// Publishes an empty batch in every partition, and waits until it is there.
-async fn everywhere(
-    parts: &CaptureParts,
-    publisher: &mut Publisher,
-    backs: &[TakingBack],
-    span: crate::model::position::Span,
-    of_back: bool,
-    at_ms: i64,
-) {
-    for (table, back) in backs.iter().enumerate() {
-        for partition in partitions(parts) {
-            publisher.publish(Outgoing { table, partition, batch: back.empty(span, of_back, at_ms) }).await;
-        }
-    }
-    publisher.drain().await;
 }

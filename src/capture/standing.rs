@@ -22,6 +22,8 @@ pub enum Work {
     Snapshot,
     /// Follow the log.
     Follow,
+    /// Go on with another server's log.
+    Move,
 }
 
 /// What happened.
@@ -141,9 +143,9 @@ fn begin(work: Work) -> (Standing, Vec<Effect>) {
     (Standing::Doing(work), vec![Effect::Do(work)])
 }
 
-/// Part of a snapshot may be published already.
+/// Part of it may be published already.
 fn after_failure(work: Work) -> Work {
-    if work == Work::Snapshot { Work::Load } else { work }
+    if matches!(work, Work::Snapshot | Work::Move) { Work::Load } else { work }
 }
 
 /// What may be passed by order.

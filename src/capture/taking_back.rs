@@ -1,9 +1,10 @@
-//! Takes back what was counted of an interrupted snapshot: the same rows with the opposite weights. Pure.
+//! Takes back what was counted of a source's incarnation beyond a position: the same rows with the opposite weights. Pure.
 //!
-//! A snapshot's rows cannot be read a second time as they were, so what counts of one that did not end is what stands in mq before
-//! an empty batch over all its positions: once that is there, nothing of it that comes later counts. The rows before it are read
-//! back, in the order of mq as gates read it, and published again taken away, under a source of their own. Doing it again
-//! gives the same rows at the same positions.
+//! A snapshot's rows cannot be read a second time as they were, nor those of a log under the positions of another server's. So
+//! what counts of them is what stands in mq before an empty batch over all positions from there on: once that is there, nothing
+//! that comes later counts. The rows before it are read back, in the order of mq as gates read it, and published again taken
+//! away, under a source of their own, which shows as a gap until what replaces the rows is there. Doing it again gives the same
+//! rows at the same positions.
 //!
 //! Invariant: a row that counted is taken away once; one that did not is not.
 
@@ -27,22 +28,31 @@ use crate::model::schema::Table;
 pub const LAST: Span = Span { from: Position::ZERO, to: Position(1) };
 /// Published first, so that there is something behind the gap.
 pub const FIRST: Span = Span { from: Position(1), to: Position(2) };
-/// All that the source's incarnation may ever have: an owner that does not know yet that it lost the source may go on to the log.
+/// All that an incarnation may ever have: an owner that does not know yet that it lost the source may go on to the log.
 pub const WHOLE: Span = Span { from: Position::ZERO, to: LAST_POSITION };
+
+/// All that an incarnation may have beyond a position.
+pub fn beyond(from: Position) -> Span {
+    Span::new(from, LAST_POSITION)
+}
 
 /// Reads one partition of a table back.
 pub struct TakingBack {
     table: Arc<Table>,
-    /// The interrupted one, and the one that takes its rows away.
+    /// The one whose rows are taken back, and the one that takes them away.
     source: SourceId,
     back: SourceId,
+    closing: Span,
     counted: Progress,
     is_closed: bool,
 }
 
 impl TakingBack {
-    pub fn new(table: Arc<Table>, source: SourceId, back: SourceId) -> Self {
-        Self { table, source, back, counted: Progress::default(), is_closed: false }
+    /// What lies up to `from` stays.
+    pub fn new(table: Arc<Table>, source: SourceId, back: SourceId, from: Position) -> Self {
+        let mut counted = Progress::default();
+        counted.add(Span::new(Position::ZERO, from), 0);
+        Self { table, source, back, closing: beyond(from), counted, is_closed: false }
     }
 
     /// Was the batch met that ends it?
@@ -50,7 +60,7 @@ impl TakingBack {
         self.is_closed
     }
 
-    /// An empty batch of the interrupted source, or of the one that takes away.
+    /// An empty batch of the one, or of the other that takes away.
     pub fn empty(&self, span: Span, of_back: bool, at_ms: i64) -> Batch {
         let source = if of_back { &self.back } else { &self.source };
         Batch { header: self.header(source, span, at_ms), body: Bytes::new() }
@@ -76,7 +86,7 @@ impl TakingBack {
         if header.source != self.source || self.is_closed {
             return Ok(Vec::new());
         }
-        if header.span == WHOLE {
+        if header.span == self.closing {
             self.is_closed = true;
             return Ok(Vec::new());
         }
@@ -90,7 +100,7 @@ impl TakingBack {
             return Ok(Vec::new());
         }
         if header.schema != self.table.fingerprint {
-            let reason = "the table's columns are not those of the interrupted snapshot any more";
+            let reason = "the table's columns are not those any more that the rows were published with";
             return Err(CodecError::malformed("batch", reason));
         }
         let schema = body_schema(&self.table, header.weighted, header.positioned);

@@ -70,7 +70,7 @@ fn counted(mq: &[Batch]) -> (BTreeMap<i64, i64>, Applied) {
 }
 
 fn taking_back() -> TakingBack {
-    TakingBack::new(table(), stream("a"), stream("b"))
+    TakingBack::new(table(), stream("a"), stream("b"), Position::ZERO)
 }
 
 fn take_back(mq: &mut Vec<Batch>) {
@@ -119,4 +119,24 @@ fn a_snapshot_shows_as_a_gap_until_its_last_batch() {
     let (sums, applied) = counted(&mq);
     assert!(applied.is_gapless());
     assert_eq!(sums, (3..8).map(|id| (id, 1)).collect());
+}
+
+#[test]
+fn what_lies_up_to_the_position_stays() {
+    // Rows at 3, 4 | 5, 6, 7 | 8.
+    let made = batches(&[2, 3, 1]);
+    let from = Position(5);
+    let mut mq = vec![taking_back().empty(Span::new(Position::ZERO, FIRST.to), false, 0)];
+    mq.extend(made[..2].iter().cloned());
+    mq.push(taking_back().empty(FIRST, true, 0));
+    mq.push(taking_back().empty(beyond(from), false, 0));
+    mq.push(made[2].clone());
+    let mut back = TakingBack::new(table(), stream("a"), stream("b"), from);
+    // It is read from where nothing beyond the position came before.
+    let taken: Vec<Batch> = mq[2..].iter().flat_map(|batch| back.read(batch).expect("whole rows")).collect();
+    mq.extend(taken);
+    mq.push(taking_back().empty(WHOLE, true, 0));
+    let (sums, applied) = counted(&mq);
+    assert_eq!(sums, [(3, 1), (4, 1), (5, 1)].into());
+    assert!(back.is_closed() && applied.is_gapless());
 }

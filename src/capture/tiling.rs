@@ -47,10 +47,15 @@ impl Tiling {
         Self { tables: tables.into_iter().map(sent).collect(), heartbeat_ms, beat_ms: i64::MIN }
     }
 
+    /// Is it time to tell partitions without changes how far the source is?
+    pub fn is_due(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.beat_ms) >= self.heartbeat_ms
+    }
+
     /// The batches of all rows up to `to`, by table; every change that the source had before `at_ms` is in them or in
     /// earlier ones. With `all` no partition is left out.
     pub fn cut(&mut self, now_ms: i64, to: Position, at_ms: i64, parts: Vec<Vec<Part>>, all: bool) -> Vec<Outgoing> {
-        let beats = all || now_ms.saturating_sub(self.beat_ms) >= self.heartbeat_ms;
+        let beats = all || self.is_due(now_ms);
         if beats {
             self.beat_ms = now_ms;
         }

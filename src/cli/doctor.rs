@@ -10,7 +10,7 @@ use super::failure::{Exit, Failure};
 use super::table::{Align, render};
 use super::{Outcome, output};
 use crate::capture::capture_service::{captured, examine};
-use crate::capture::settings::SourceSettings;
+use crate::capture::mysql_settings::SourceSettings;
 use crate::capture::stop::Trouble;
 use crate::clock::Clock;
 use crate::config::{Loaded, TierKind};

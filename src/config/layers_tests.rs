@@ -56,10 +56,42 @@ fn a_value_of_the_wrong_type_or_unit_points_at_the_value() {
     let found = error("http.keep_alive = \"75\"\n");
     assert!(found.starts_with("shop/cluster.toml:1:19: http.keep_alive: "), "{found}");
     assert!(found.contains("ms, s, m, h, d"), "{found}");
-    let found = error("[tiers.kv]\nkind = \"redis\"\n");
-    assert!(found.contains("2:8: tiers.kv.kind: kind 'redis' is not supported by this build"), "{found}");
+    let found = error("[tiers.kv]\nkind = \"memcached\"\n");
+    assert!(found.contains("2:8: tiers.kv.kind: there is no kind 'memcached'; kinds are embedded, kafka"), "{found}");
     let found = error("[cluster]\ntimezone = \"Mars/Olympus\"\n");
     assert!(found.contains("2:12: cluster.timezone: "), "{found}");
+}
+
+#[test]
+fn a_tier_has_a_kind_that_is_for_it_and_the_place_of_its_service() {
+    for (text, part) in [
+        ("[tiers.kv]\nkind = \"redis\"\n", "2:8: tiers.kv.kind: kind = \"redis\" also needs urls = [\"redis://host"),
+        ("[tiers.kv]\nkind = \"kafka\"\n", "2:8: tiers.kv.kind: 'kafka' is not for kv, which can be embedded or redis"),
+        ("[tiers.mq]\nbrokers = [\"a:1\"]\n", "2:11: tiers.mq.brokers: is for kind = \"kafka\""),
+        ("[tiers.mq]\nkind = \"kafka\"\nbrokers = [\"a\"]\n", "3:11: tiers.mq.brokers: each is \"host:port\""),
+        ("[tiers.hot]\nkind = \"mysql\"\n", "2:8: tiers.hot.kind: kind = \"mysql\" also needs url"),
+    ] {
+        let found = error(text);
+        assert!(found.contains(part), "{found}");
+    }
+}
+
+#[test]
+fn a_source_names_a_table_that_is_there_and_nothing_else_has() {
+    let source = "[[source]]\nname = \"db\"\nkind = \"mysql\"\nurl = \"mysql://a@b\"\ntables = [\"shop.orders\"]\n";
+    for (text, part) in [
+        (source.replace("shop.orders", "shop.orderz"), "5:10: source[1].tables: there is no [[table]] named 'orderz'"),
+        (source.replace("\"db\"", "\"push\""), "2:8: source[1].name: 'push' is what rows are from"),
+        (format!("{source}{source}"), "7:8: source[2].name: two sources are named 'db'"),
+        (
+            format!("{source}{}", source.replace("db", "other")),
+            "10:10: source[2].tables: the rows of 'orders' come from db",
+        ),
+        (source.replace("mysql\"\nurl", "oracle\"\nurl"), "3:8: source[1].kind: "),
+    ] {
+        let found = error(&text);
+        assert!(found.contains(part), "{found}");
+    }
 }
 
 #[test]

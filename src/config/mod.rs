@@ -20,14 +20,14 @@ pub use tiers::{CacheTier, HotTier, KvTier, MqTier, TierKind, TierSettings};
 
 use crate::admin::access::{KeySetting, Scope};
 use crate::backoff::Backoff;
+use crate::capture::capture_service::captured;
+use crate::capture::mysql_settings::SourceSettings;
 use crate::model::catalog::{Catalog, CatalogError};
 use crate::model::metric::{MetricConfig, MetricError};
 use crate::model::schema::TableConfig;
 use crate::model::units::Millis;
 use crate::model::window::Calendar;
 use crate::net::handshake::{MOST_NAME_BYTES, is_name};
-use crate::capture::capture_service::captured;
-use crate::capture::settings::SourceSettings;
 use crate::{capture, gate, master, net, query, slave, store};
 use error::{Path as KeyPath, Step, path};
 use layers::Stretch;

@@ -167,12 +167,12 @@ impl TierSettings {
     /// What decides which data nodes see: all nodes must name the same.
     pub fn agreed(&self) -> Vec<(String, String)> {
         let key = |tier: &str, key: &str| format!("[tiers.{tier}] {key}");
-        let mut agreed: Vec<_> =
-            self.kinds().map(|(tier, kind)| (key(tier, "kind"), kind.name().to_owned())).into();
+        let mut agreed: Vec<_> = self.kinds().map(|(tier, kind)| (key(tier, "kind"), kind.name().to_owned())).into();
         if self.mq.kind == TierKind::Kafka {
             agreed.push((key("mq", "topic"), self.mq.topic.clone()));
         }
-        for (tier, kind, settings) in [("kv", self.kv.kind, &self.kv.redis), ("cache", self.cache.kind, &self.cache.redis)]
+        for (tier, kind, settings) in
+            [("kv", self.kv.kind, &self.kv.redis), ("cache", self.cache.kind, &self.cache.redis)]
         {
             if kind == TierKind::Redis {
                 agreed.push((key(&format!("{tier}.redis"), "prefix"), settings.prefix.clone()));
@@ -198,7 +198,8 @@ impl TierSettings {
                 _ if kind != service => {
                     (tier, "kind", format!("'{}' is not for {tier}, which can be embedded or {name}", kind.name()))
                 }
-                _ if is_empty => (tier, key, format!("kind = \"{name}\" needs it: {key} = {example}")),
+                // At the key that is there: the other one's place is the defaults' own.
+                _ if is_empty => (tier, "kind", format!("kind = \"{name}\" also needs {key} = {example}")),
                 _ => continue,
             };
             return Some(complaint);

@@ -124,8 +124,13 @@ impl World {
         }
         self.term += 1;
         self.index += 1;
-        let charter =
-            Charter { settings: self.settings.clone(), me: NodeName::new("m"), partitions: PARTITIONS, sources: vec![], fingerprint: 9 };
+        let charter = Charter {
+            settings: self.settings.clone(),
+            me: NodeName::new("m"),
+            partitions: PARTITIONS,
+            sources: vec![],
+            fingerprint: 9,
+        };
         let governor = Governor::new(charter, self.now_ms, &group!(self));
         self.governor = Some(governor);
         // Sessions are of the active master's connections.

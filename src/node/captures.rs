@@ -14,7 +14,8 @@ use tracing::error;
 
 use crate::capture::capture_service::{self, CaptureHandle, CaptureParts, CaptureReport, Captured, captured};
 use crate::capture::checkpoint::{Checkpoint, Checkpoints};
-use crate::capture::settings::{Settings, SourceSettings};
+use crate::capture::mysql_settings::SourceSettings;
+use crate::capture::settings::Settings;
 use crate::clock::Clock;
 use crate::config::{Config, SecretError};
 use crate::locks::lock;

@@ -54,10 +54,9 @@ impl ExternalError {
     /// Is it the configuration that must change?
     pub fn is_config(&self) -> bool {
         match self {
-            Self::Kafka(error) => matches!(
-                error,
-                KafkaMqError::Setting { .. } | KafkaMqError::NeedsTls | KafkaMqError::Secret(_)
-            ),
+            Self::Kafka(error) => {
+                matches!(error, KafkaMqError::Setting { .. } | KafkaMqError::NeedsTls | KafkaMqError::Secret(_))
+            }
             Self::Redis(error) => matches!(error, RedisError::Setting { .. }),
             Self::Mysql(error) => matches!(error, MysqlError::Url(_)),
             Self::Secret(_) => true,
@@ -203,7 +202,14 @@ impl External {
 
     pub fn report(&self) -> TierReport {
         let Found { used_bytes, limit_bytes, trouble } = lock(&self.found).clone();
-        TierReport { tier: self.tier, kind: self.kind.name().to_owned(), holds: false, used_bytes, limit_bytes, trouble }
+        TierReport {
+            tier: self.tier,
+            kind: self.kind.name().to_owned(),
+            holds: false,
+            used_bytes,
+            limit_bytes,
+            trouble,
+        }
     }
 
     async fn watch(&self) {

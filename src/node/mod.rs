@@ -7,10 +7,10 @@ mod captures;
 mod charge;
 mod cluster;
 mod data_dir;
+pub mod external;
 mod http;
 mod observe;
 mod roles;
-pub mod external;
 mod tiers;
 mod wiring;
 
@@ -34,8 +34,8 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::{Loaded, SecretError};
 use crate::gate::offer_service::OfferService;
-use crate::master::master_service::{Master, MasterError, MasterParts};
 use crate::lending::remote_store::RemoteStore;
+use crate::master::master_service::{Master, MasterError, MasterParts};
 use crate::member::member_service::{Mailbox, Member, MemberParts, Reporter, Settings as MemberSettings};
 use crate::metrics::Metrics;
 use crate::model::task::{BootId, NodeProfile, NodeState, Role};
@@ -51,10 +51,10 @@ use crate::tier::TierError;
 pub use charge::Charge;
 use cluster::{Cluster, Decisions};
 pub use data_dir::{DataDir, DataDirError};
+use external::{ExternalError, Ground};
 use http::HttpParts;
 use observe::{Observed, Observer};
 use roles::{Roles, Wanted};
-use external::{ExternalError, Ground};
 use tiers::{Store, Tiers};
 
 /// Why a node does not start.
@@ -417,7 +417,6 @@ impl Node {
             profile.name != self.charge.name && *state == NodeState::Alive && profile.roles.contains(&role)
         };
         let mut own = directory.tasks.iter().filter(|(_, who)| who.owner.as_ref() == Some(&self.charge.name));
-        !self.tiers.holds_any()
-            && own.any(|(task, _)| directory.nodes.iter().any(|node| stays(node, task.role())))
+        !self.tiers.holds_any() && own.any(|(task, _)| directory.nodes.iter().any(|node| stays(node, task.role())))
     }
 }

@@ -244,7 +244,15 @@ fn capture_task(base: TaskReport, report: Option<&(Epoch, CaptureReport)>) -> Ta
     };
     let detail = report.reason.clone().unwrap_or_else(|| report.standing.to_owned());
     let as_of_ms = Some(report.at_ms).filter(|at_ms| *at_ms > 0);
-    TaskReport { epoch: *epoch, state, detail, lag: Some(report.in_flight as u64), as_of_ms, rows: report.changes, ..base }
+    TaskReport {
+        epoch: *epoch,
+        state,
+        detail,
+        lag: Some(report.in_flight as u64),
+        as_of_ms,
+        rows: report.changes,
+        ..base
+    }
 }
 
 fn compute_task(base: TaskReport, report: Option<&PartitionReport>) -> TaskReport {

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::crowd::Share;
 pub use super::offer::{Claim, EmissionReport, Knowledge, Next, Offer, Outlook};
 use super::pace::{Cost, Pace};
 use super::settings::Settings;
@@ -276,8 +277,8 @@ impl Emission {
         self.spent_us = self.spent_us.saturating_add(us.max(0));
     }
 
-    /// Takes the result of the last write. `sharers`: how many partitions want the time of this one's thread.
-    pub fn wrote(&mut self, now_ms: i64, result: Result<(), TierError>, settings: &Settings, sharers: u32) -> Next {
+    /// Takes the result of the last write.
+    pub fn wrote(&mut self, now_ms: i64, result: Result<(), TierError>, settings: &Settings, share: Share) -> Next {
         let Work::Writing(mut flight) = std::mem::replace(&mut self.work, Work::Nothing) else {
             panic!("a result follows a write");
         };
@@ -307,7 +308,7 @@ impl Emission {
         let is_first = self.written.is_none();
         self.last_duration_ms = (now_ms - flight.started_ms).max(0);
         let cost = Cost { duration_ms: self.last_duration_ms, spent_us: std::mem::take(&mut self.spent_us) };
-        self.pace.emitted(flight.started_ms, if is_first { Cost::default() } else { cost }, settings, sharers);
+        self.pace.emitted(flight.started_ms, if is_first { Cost::default() } else { cost }, settings, share);
         self.written = Some(flight.record);
         self.last_ms = Some(now_ms);
         Next::Done { waiting_ms: flight.waiting_ms }

@@ -55,7 +55,7 @@ impl Owner {
     }
 
     fn wrote(&mut self, now_ms: i64, result: Result<(), TierError>) -> Next {
-        self.emission.wrote(now_ms, result, &self.settings, 1)
+        self.emission.wrote(now_ms, result, &self.settings, Share::default())
     }
 
     /// Does a whole emission; gives its writes.

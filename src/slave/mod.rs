@@ -4,11 +4,13 @@
 
 pub mod chain;
 pub mod counting;
+pub mod crowd;
 pub mod emission;
 pub mod exchange;
 pub mod fold;
 pub mod groups;
 pub mod horizon;
+pub mod linux_thread;
 pub mod offer;
 pub mod pace;
 pub mod partition;

@@ -4,6 +4,7 @@
 //! pauses, what is dirty is emitted at once. Invariant: the pause after an emission is at least the interval, and at most
 //! the configured one.
 
+use super::crowd::Share;
 use super::settings::Settings;
 
 /// What an emission took.
@@ -24,12 +25,13 @@ pub struct Pace {
     due_ms: i64,
     /// When rows were last counted.
     counted_ms: i64,
+    share: Share,
 }
 
 impl Default for Pace {
     /// The first emission is due at once.
     fn default() -> Self {
-        Self { rested_ms: i64::MIN, due_ms: i64::MIN, counted_ms: i64::MIN }
+        Self { rested_ms: i64::MIN, due_ms: i64::MIN, counted_ms: i64::MIN, share: Share::default() }
     }
 }
 
@@ -39,11 +41,12 @@ impl Pace {
         self.counted_ms = now_ms;
     }
 
-    /// Notes an emission that began at `started_ms`. `sharers`: how many partitions want the time of its thread.
-    pub fn emitted(&mut self, started_ms: i64, cost: Cost, settings: &Settings, sharers: u32) {
+    /// Notes an emission that began at `started_ms`. `share`: what the partition gets of its thread's processor.
+    pub fn emitted(&mut self, started_ms: i64, cost: Cost, settings: &Settings, share: Share) {
         let percent = i64::from(settings.emit_percent.clamp(1, 100));
-        // Of the thread's time all partitions get the same; and a busy processor or sink is seen by how long it takes.
-        let share_ms = (cost.spent_us.saturating_mul(i64::from(sharers)) / 1_000).max(cost.duration_ms);
+        self.share = share;
+        // All that want the processor get the same of it; and a busy sink is seen by how long it takes.
+        let share_ms = (share.round(cost.spent_us) / 1_000).max(cost.duration_ms);
         let pause_ms = share_ms.saturating_mul(100) / percent;
         let (least_ms, most_ms) = (settings.emit_interval.as_i64(), settings.emit_pause_most.as_i64());
         self.rested_ms = started_ms.saturating_add(least_ms);
@@ -52,7 +55,8 @@ impl Pace {
 
     /// From when on the next emission may begin, if nothing more is counted.
     pub fn not_before_ms(&self, settings: &Settings) -> i64 {
-        let quiet_ms = self.counted_ms.saturating_add(settings.emit_interval.as_i64());
+        // Where a thread waits for its processor rows come in bursts, and no pause between them is the end of the load.
+        let quiet_ms = self.counted_ms.saturating_add(self.share.stretched(settings.emit_interval.as_i64()));
         self.due_ms.min(self.rested_ms.max(quiet_ms))
     }
 }
@@ -60,6 +64,10 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn share(partitions: u32) -> Share {
+        Share { partitions, ..Share::default() }
+    }
 
     #[test]
     fn under_load_emissions_take_their_share_and_when_it_pauses_none_of_it_is_waited_for() {
@@ -69,14 +77,14 @@ mod tests {
         pace.counted(1_000);
         assert_eq!(pace.not_before_ms(&settings), i64::MIN);
         // Half of the time, between two: four times as long.
-        pace.emitted(1_000, Cost { spent_us: 30_000, duration_ms: 40 }, &settings, 2);
+        pace.emitted(1_000, Cost { spent_us: 30_000, duration_ms: 40 }, &settings, share(2));
         assert_eq!(pace.not_before_ms(&settings), 1_010, "quiet since it began");
         pace.counted(1_060);
         assert_eq!(pace.not_before_ms(&settings), 1_070);
         pace.counted(1_115);
         assert_eq!(pace.not_before_ms(&settings), 1_120, "its share, although rows keep coming");
         // A busy sink: it took longer than all partitions' turns.
-        pace.emitted(1_200, Cost { spent_us: 30_000, duration_ms: 80 }, &settings, 2);
+        pace.emitted(1_200, Cost { spent_us: 30_000, duration_ms: 80 }, &settings, share(2));
         pace.counted(1_355);
         assert_eq!(pace.not_before_ms(&settings), 1_360);
     }
@@ -86,10 +94,26 @@ mod tests {
         let settings = Settings::for_tests();
         let mut pace = Pace::default();
         pace.counted(2_000);
-        pace.emitted(1_000, Cost::default(), &settings, 1);
+        pace.emitted(1_000, Cost::default(), &settings, share(1));
         assert_eq!(pace.not_before_ms(&settings), 1_010);
-        pace.emitted(1_900, Cost { spent_us: i64::MAX, duration_ms: 1 }, &settings, u32::MAX);
+        pace.emitted(1_900, Cost { spent_us: i64::MAX, duration_ms: 1 }, &settings, share(u32::MAX));
         pace.counted(2_095);
         assert_eq!(pace.not_before_ms(&settings), 2_100);
+    }
+
+    #[test]
+    fn on_a_crowded_machine_emissions_take_no_more_of_it_and_the_load_is_over_later() {
+        let settings = Settings::for_tests();
+        let mut pace = Pace::default();
+        pace.counted(1_000);
+        let crowded = Share { partitions: 2, percent: 150 };
+        pace.emitted(1_000, Cost { spent_us: 10_000, duration_ms: 15 }, &settings, crowded);
+        assert_eq!(pace.not_before_ms(&settings), 1_015, "quiet for one and a half times as long");
+        pace.counted(1_055);
+        assert_eq!(
+            pace.not_before_ms(&settings),
+            1_060,
+            "its share: 30 ms for both, of which emissions may take a half"
+        );
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::chain::{Chain, Fit};
 use super::counting::{ChunkView, Counting};
+use super::crowd::Share;
 use super::emission::{Emission, Outlook};
 use super::exchange::{Effect, Input, PartitionReport, SINKS, SinkName};
 use super::horizon::Horizon;
@@ -41,8 +42,7 @@ pub struct Partition {
     saving: Saving,
     kv_trouble: Option<String>,
     loading: Loading,
-    /// Partitions that share this one's thread, itself included.
-    sharers: u32,
+    share: Share,
 }
 
 /// What must be read from kv before chunks are: at the beginning, and when the chain broke.
@@ -68,15 +68,15 @@ impl Partition {
             saving: Saving::new(settings.retry),
             kv_trouble: None,
             loading: Loading::Due(Effect::ReadSnapshot),
-            sharers: 1,
+            share: Share::default(),
             catalog,
             settings,
         }
     }
 
-    /// Says how many partitions share the thread: they emit in turns.
-    pub fn share_thread(&mut self, sharers: u32) {
-        self.sharers = sharers.max(1);
+    /// Says what this partition gets of its thread's processor.
+    pub fn share_thread(&mut self, share: Share) {
+        self.share = share;
     }
 
     /// Says that making or writing the present emission to this sink took so much of the thread's time, in microseconds.
@@ -132,7 +132,8 @@ impl Partition {
             Loading::Done if self.standing.counts() => self.chain.wake_ms(self.settings.kv_poll.as_i64()),
             _ => None,
         };
-        let outlook = Outlook { as_of_ms: self.horizon.as_of_ms(), news: self.uncollected, withheld: self.lacks.is_some() };
+        let outlook =
+            Outlook { as_of_ms: self.horizon.as_of_ms(), news: self.uncollected, withheld: self.lacks.is_some() };
         let sinks = self.sinks.iter().filter(|_| self.standing.emits());
         let sinks = sinks.filter_map(|sink| sink.wake_ms(outlook, &self.settings));
         let saving = self.saving.wake_ms(self.stand()).filter(|_| self.standing.emits() && self.lacks.is_none());

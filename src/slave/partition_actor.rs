@@ -5,7 +5,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture, SpawnHandle,
@@ -15,6 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tracing::{debug, info, warn};
 
 use super::exchange::{Effect, Input, PartitionReport, SinkName};
+use super::linux_thread::SharedThread;
 use super::partition::Partition;
 use super::settings::Settings;
 use super::standing::Standing;
@@ -38,8 +38,8 @@ pub struct PartitionParts {
     pub settings: Settings,
     pub clock: Clock,
     pub metrics: Metrics,
-    /// How many partitions live on this one's thread.
-    pub on_thread: Arc<AtomicU32>,
+    /// The thread that this partition is counted on.
+    pub thread: Arc<SharedThread>,
     /// Places for reads of chunks, of all partitions.
     pub reads: Arc<Semaphore>,
 }
@@ -74,7 +74,7 @@ impl PartitionActor {
     }
 
     fn step(&mut self, input: Input, context: &mut Context<Self>) {
-        self.core.share_thread(self.parts.on_thread.load(Ordering::Relaxed));
+        self.core.share_thread(self.parts.thread.share());
         let begun = clock::instant();
         let effects = self.core.step(self.parts.clock.now_ms(), input);
         let spent_us = begun.elapsed().as_micros() as i64;

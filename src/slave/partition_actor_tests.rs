@@ -187,7 +187,7 @@ async fn an_older_owner_is_fenced_and_the_newer_one_is_right() {
             settings,
             clock,
             metrics,
-            on_thread: Arc::default(),
+            thread: Arc::default(),
             reads: Arc::new(Semaphore::new(1)),
         };
         PartitionActor::new(parts).start()

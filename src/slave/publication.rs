@@ -34,7 +34,7 @@ impl Partition {
         effects: &mut Vec<Effect>,
     ) {
         let sink = &mut self.sinks[name as usize];
-        match sink.wrote(now_ms, result, &self.settings, self.sharers) {
+        match sink.wrote(now_ms, result, &self.settings, self.share) {
             Next::Write(write) => effects.push(Effect::Write(name, write)),
             Next::Done { waiting_ms } if name == SinkName::Hot && !waiting_ms.is_empty() => {
                 effects.push(Effect::Visible { at_ms: waiting_ms });

@@ -3,7 +3,7 @@
 //! Invariant: a partition has one actor here at most, and every message finds the one that lives now.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use actix::dev::ToEnvelope;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::exchange::PartitionReport;
+use super::linux_thread::SharedThread;
 use super::partition_actor::{self, PartitionActor, PartitionParts};
 use super::settings::Settings;
 use crate::clock::Clock;
@@ -125,15 +126,15 @@ pub struct SlaveActor {
     directory: Directory,
 }
 
-/// A thread with the number of partitions on it.
+/// A thread, and how many share it.
 struct Thread {
     arbiter: Arbiter,
-    partitions: Arc<AtomicU32>,
+    shared: Arc<SharedThread>,
 }
 
 impl SlaveActor {
     pub fn new(parts: SlaveParts, directory: Directory) -> Self {
-        let thread = |_| Thread { arbiter: Arbiter::new(), partitions: Arc::default() };
+        let thread = |_| Thread { arbiter: Arbiter::new(), shared: Arc::default() };
         let threads = (0..parts.settings.threads.max(1)).map(thread).collect();
         let Settings { kv_read_memory, kv_read_bytes, .. } = &parts.settings;
         let places = (kv_read_memory.0 / kv_read_bytes.0.max(1)).clamp(1, Semaphore::MAX_PERMITS as u64);
@@ -149,7 +150,7 @@ impl SlaveActor {
         let wards = read(&self.directory.wards);
         for (index, thread) in self.threads.iter().enumerate() {
             let here = wards.keys().filter(|id| usize::from(id.0) % self.threads.len() == index).count();
-            thread.partitions.store(here as u32, Ordering::Relaxed);
+            thread.shared.set_partitions(here as u32);
         }
     }
 
@@ -165,7 +166,7 @@ impl SlaveActor {
             settings,
             clock,
             metrics: metrics.clone(),
-            on_thread: self.thread(assign.partition).partitions.clone(),
+            thread: self.thread(assign.partition).shared.clone(),
             reads: self.reads.clone(),
         };
         let arbiter = self.thread(assign.partition).arbiter.handle();

@@ -1,6 +1,11 @@
 //! What is counted is what the database has: all kinds of columns, by snapshot and by log.
 
-use crate::setup::{ALL_KINDS, CREATE_KINDS, SELECT_KINDS, Setup, start_if_there, until};
+use std::time::{Duration, Instant};
+
+use holdfast::capture::checkpoint::Checkpoints;
+use holdfast::clock::Clock;
+
+use crate::setup::{ALL_KINDS, CREATE_KINDS, LONG, SELECT_KINDS, Setup, start_if_there, until};
 
 const ROWS: &str = "(null, 'junk', 1, 18446744073709551615 div 4, -12.5, 12345678901234567890, 1.5, -0.25, 'größe 🛒', 'grün €', \
      'größe', 'x,z', 1, b'101010101010', 2026, '2026-11-22', '2026-11-22 10:03:04.123456', '2026-07-01 12:00:00.5', '-838:59:59', \
@@ -98,5 +103,29 @@ async fn without_a_snapshot_only_what_changes_counts() {
     until(&capture, "following", |report| report.standing == "following").await;
     setup.server.sql("insert into shop.kinds (shop) values (3)");
     setup.equals(&format!("{} where shop = 3", select())).await;
+    capture.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_database_where_nothing_changes_goes_on_saying_so_without_checkpoints() {
+    let Some(server) = start_if_there(&[]) else { return };
+    let mut setup = Setup::new(server, ALL_KINDS, CREATE_KINDS);
+    setup.server.sql("insert into shop.kinds (shop) values (1), (2)");
+    let capture = setup.start();
+    until(&capture, "following", |report| report.standing == "following").await;
+    setup.equals(&select()).await;
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let now_ms = Clock::System.now_ms();
+        let begun = Instant::now();
+        while setup.as_of_ms().await <= now_ms {
+            assert!(begun.elapsed() < LONG, "{:?}", capture.report());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        kept.push(setup.checkpoints.load("db", 1).await.expect("it is kept").expect("there is one"));
+    }
+    assert_eq!(kept[1], kept[2], "time alone is not worth one");
+    setup.server.sql("insert into shop.kinds (shop) values (3)");
+    setup.equals(&select()).await;
     capture.stop().await;
 }

@@ -8,7 +8,8 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use holdfast::capture::capture_service::{self, CaptureHandle, CaptureParts, CaptureReport, captured};
 use holdfast::capture::memory::MemoryCheckpoints;
-use holdfast::capture::settings::{Settings, SourceKind, SourceSettings};
+use holdfast::capture::mysql_settings::{SourceKind, SourceSettings};
+use holdfast::capture::settings::Settings;
 use holdfast::clock::Clock;
 use holdfast::metrics::Metrics;
 use holdfast::model::applied::{Admission, Applied};
@@ -25,7 +26,8 @@ use holdfast::mq::memory::MemoryMq;
 use crate::services::{self, mariadb::MariaDb};
 
 pub const PARTITIONS: u16 = 4;
-const LONG: Duration = Duration::from_secs(30);
+/// For anything that does not hang, on a machine that does much else.
+pub const LONG: Duration = Duration::from_secs(90);
 
 /// Every kind of column.
 pub const ALL_KINDS: &str = "name = 'kinds'\nkey = ['id']\npartition_by = 'shop'\ntime = 'at'\n\
@@ -150,6 +152,17 @@ impl Setup {
         }
         sums.retain(|_, sum| *sum != 0);
         (sums, all)
+    }
+
+    /// Up to when all partitions know everything, as mq has it.
+    pub async fn as_of_ms(&self) -> i64 {
+        let mut oldest = i64::MAX;
+        for partition in (0..PARTITIONS).map(PartitionId) {
+            let read = self.mq.read(partition, 0, usize::MAX).await.expect("mq is up");
+            let newest = read.batches.iter().map(|(_, batch)| batch.header.at_ms).max();
+            oldest = oldest.min(newest.unwrap_or(0));
+        }
+        oldest
     }
 
     /// Waits until what is counted is what the database has, without a gap, and at least once newer than now.

@@ -107,7 +107,8 @@ impl Platform {
         for name in ROLES {
             let role = name.split('-').next().unwrap_or(name);
             let (data, listens) = (format!("data-{name}"), format!("127.0.0.1:{master}"));
-            let mut arguments = vec!["node", "--role", role, "--name", name, "--data", &data, "--config", "holdfast.toml"];
+            let mut arguments =
+                vec!["node", "--role", role, "--name", name, "--data", &data, "--config", "holdfast.toml"];
             arguments.extend(["--join", listens.as_str()]);
             if role == "master" {
                 arguments.extend(["--listen", listens.as_str()]);
@@ -118,7 +119,8 @@ impl Platform {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().expect("a client");
-        let mut platform = Self { nodes, source, hot, kafka, kv, cache, runtime, client, _folder: folder, _alone: alone };
+        let mut platform =
+            Self { nodes, source, hot, kafka, kv, cache, runtime, client, _folder: folder, _alone: alone };
         for name in ROLES {
             platform.wait(&format!("{name} is ready"), |platform| platform.get(name, "/readyz").map(drop));
         }
@@ -160,7 +162,9 @@ impl Platform {
                 if served == truth { Ok(()) } else { Err(difference(&truth, &served)) }
             });
         }
-        let expected = self.source.sql("select count(*), sum(amount) from shop.orders where status = 'paid' and paid_at is not null");
+        let expected = self
+            .source
+            .sql("select count(*), sum(amount) from shop.orders where status = 'paid' and paid_at is not null");
         self.wait("the answer is exact", |platform| {
             let sql = "select sum(orders) as orders, sum(gmv) as gmv from gmv_hour";
             let answer = platform.query("query-0", sql)?;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every figure in the README is printed by one of these names.
 
+mod capture;
 mod client;
 mod cluster;
 mod engine;
@@ -48,6 +49,13 @@ enum Name {
         #[arg(long, default_value_t = 2_000_000)]
         rows: u64,
         #[arg(long, default_value_t = 3)]
+        runs: u32,
+    },
+    /// A binary log's bytes to batches for mq, on one core.
+    Capture {
+        #[arg(long, default_value_t = 2_000_000)]
+        rows: u64,
+        #[arg(long, default_value_t = 5)]
         runs: u32,
     },
     /// The query engine alone: filter, group and order over a block of 1,000 rows with a cached plan.
@@ -103,6 +111,7 @@ impl Bench {
         match self.name {
             Name::Pipeline { rows, runs } => pipeline::pipeline(rows, runs).await,
             Name::Stages { rows, runs } => stages::stages(rows, runs).await,
+            Name::Capture { rows, runs } => capture::capture(rows, runs).await,
             Name::Engine { runs } => engine::engine(runs).await,
             Name::Http { rounds } => http::http(rounds).await,
             Name::Placement { runs } => {

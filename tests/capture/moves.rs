@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use holdfast::capture::checkpoint::{Checkpoints, Stage};
 use holdfast::capture::stop::StopKind;
 use holdfast::model::units::Millis;
 
@@ -95,6 +96,46 @@ async fn what_was_counted_beyond_the_checkpoint_is_taken_back_and_read_again() {
     let capture = setup.start();
     setup.equals(SELECT_KINDS).await;
     setup.server.sql(CHANGE);
+    setup.equals(SELECT_KINDS).await;
+    capture.stop().await;
+}
+
+#[actix_rt::test]
+async fn what_an_owner_published_that_had_read_further_is_taken_back_as_well() {
+    let Some((mut setup, replica)) = replicated() else { return };
+    setup.settings.batch_rows = 20;
+    let capture = setup.start();
+    until(&capture, "following", |report| report.standing == "following").await;
+    capture.stop().await;
+    // This one reads all, and saves nothing.
+    let quick = std::mem::replace(&mut setup.settings.save, Millis(3_600_000));
+    let capture = setup.start();
+    for _ in 0..6 {
+        setup.server.sql(CHANGE);
+    }
+    setup.equals(SELECT_KINDS).await;
+    let ahead = capture.report().position;
+    capture.kill();
+    // This one saves, and dies before it has read as much.
+    setup.settings.save = Millis(1);
+    let capture = setup.start();
+    let begun = Instant::now();
+    let saved = loop {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let kept = setup.checkpoints.load("db", setup.epoch()).await.expect("it is kept").expect("there is one");
+        match kept.stage {
+            Stage::Log(log) if log.position.0 > 0 && capture.report().changes > 0 => break log.position,
+            _ => assert!(begun.elapsed() < LONG, "{:?}", capture.report()),
+        }
+    };
+    capture.kill();
+    println!("saved {saved:?} of {ahead:?}");
+    setup.settings.save = quick;
+    catch_up(&setup.server, &replica);
+    setup.server.kill();
+    promote(&replica);
+    setup.server = replica;
+    let capture = setup.start();
     setup.equals(SELECT_KINDS).await;
     capture.stop().await;
 }

@@ -161,7 +161,13 @@ impl CaptureHandle {
 
     /// Ends it as a crash would.
     pub fn kill(self) {
-        self.task.abort();
+        let Self { task, end, .. } = self;
+        task.abort();
+        // Not before it is gone: without anybody who could end it, it would end in good order.
+        tokio::spawn(async move {
+            let _ = task.await;
+            drop(end);
+        });
     }
 }
 

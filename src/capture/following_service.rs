@@ -2,7 +2,6 @@
 //!
 //! Invariant: a checkpoint stands where mq has acknowledged everything before it; with it go the definitions that held there.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -17,6 +16,7 @@ use super::log::{Log, Start};
 use super::mapping::LogTable;
 use super::place::{Place, without_time};
 use super::publishing_service::{Acknowledged, Publisher};
+use super::retreat::Retreat;
 use super::source_service::Worker;
 use super::stop::Stop;
 use super::taking_back_service::close;
@@ -24,7 +24,6 @@ use super::tiling::Tiling;
 use super::weighing::Weighing;
 use crate::metrics::SourceLabel;
 use crate::model::position::Position;
-use crate::mq::Offset;
 use crate::tier::TierError;
 
 /// A log that is followed, whatever becomes of connections.
@@ -46,10 +45,8 @@ pub struct Following {
     defined: Arc<Vec<DefinedTable>>,
     /// Not told yet.
     changes: u64,
-    /// By partition: what follows the latest offset that mq gave.
-    offsets: Vec<Offset>,
-    /// Offsets that were known at positions: one that counts, and one that will.
-    known: VecDeque<(Position, Arc<Vec<Offset>>)>,
+    /// Where rows from beyond a checkpoint begin in mq.
+    retreat: Retreat,
     /// Acknowledged, and not in a checkpoint yet.
     whole: Option<Cut>,
     pub saving: JoinSet<Result<Position, TierError>>,
@@ -112,8 +109,7 @@ impl Following {
             defined: Arc::new(at.tables.clone()),
             log: Log::new(start, tables),
             changes: 0,
-            offsets: at.mq_from.clone(),
-            known: [(at.resume.position(), Arc::new(at.mq_from.clone()))].into(),
+            retreat: Retreat::new(at.mq_from.clone()),
             whole: None,
             saving: JoinSet::new(),
             saved: at.position,
@@ -122,15 +118,14 @@ impl Following {
 
     pub fn acknowledged(&mut self, landed: Acknowledged) {
         let Acknowledged { table, partition, span, offset } = landed;
-        if let Some(known) = self.offsets.get_mut(usize::from(partition.0)) {
-            *known = offset + 1;
-        }
+        self.retreat.acknowledged(partition, offset);
         self.acknowledging.acknowledged(table, partition, span);
     }
 
     /// Publishes all that was read; with `all`, every partition hears of it.
     pub async fn flush(&mut self, parts: &CaptureParts, all: bool) {
         let now_ms = parts.clock.now_ms();
+        self.retreat.look(now_ms, self.mark);
         if let Some((at_ms, place)) = self.mark.take_if(|(_, place)| *place <= self.log.place()) {
             self.at_ms = at_ms;
             if self.tiling.is_due(now_ms) {
@@ -149,7 +144,7 @@ impl Following {
         let rows = self.log.cut();
         let outgoing = self.tiling.cut(now_ms, to, at_ms, rows, all);
         let tables = self.define();
-        let (gtids, mq_from) = (self.log.gtids().cloned(), self.offsets_at(resume.position(), to));
+        let (gtids, mq_from) = (self.log.gtids().cloned(), self.retreat.at(resume));
         self.acknowledging.cut(Cut { to, at_ms, resume, tables, gtids, mq_from });
         for batch in outgoing {
             self.publisher.publish(batch).await;
@@ -159,24 +154,14 @@ impl Following {
         }
     }
 
-    /// Offsets before which nothing from beyond `resume` is: those that were known when nothing beyond it was cut.
-    fn offsets_at(&mut self, resume: Position, to: Position) -> Arc<Vec<Offset>> {
-        // What is cut from now on comes after what mq has by now.
-        while self.known.len() > 1 && self.known[1].0 <= resume {
-            self.known.pop_front();
-        }
-        if self.known.len() == 1 && self.known[0].0 < to {
-            self.known.push_back((to, Arc::new(self.offsets.clone())));
-        }
-        self.known[0].1.clone()
-    }
-
     /// What replaces the rows that were taken back is there.
     async fn close_gaps(&mut self, parts: &CaptureParts) {
         while let Some(landed) = self.publisher.next().await {
             self.acknowledged(landed);
         }
-        close(parts, &std::mem::take(&mut self.open)).await;
+        close(parts, &self.open).await;
+        // Not before: a checkpoint that does not name them leaves gaps that were not closed.
+        self.open.clear();
     }
 
     /// How tables are defined now.

@@ -26,6 +26,7 @@ pub mod log;
 pub mod mapping;
 pub mod meaning;
 pub mod place;
+pub mod retreat;
 pub mod row;
 pub mod server;
 pub mod standing;

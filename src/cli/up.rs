@@ -49,11 +49,12 @@ impl Up {
         let charge = Charge::alone(&loaded.config);
         let charge = Charge { may_move: self.listen.is_none(), ..charge };
         let data = self.data.clone();
-        serve::run(loaded, charge, &data, |node, seconds| self.ready(node, seconds))
+        let captures = !loaded.config.sources.is_empty();
+        serve::run(loaded, charge, &data, |node, seconds| self.ready(node, captures, seconds))
     }
 
-    fn ready(&self, node: &Node, seconds: f64) -> Outcome {
-        output::print(self.greeting(node, seconds))?;
+    fn ready(&self, node: &Node, captures: bool, seconds: f64) -> Outcome {
+        output::print(self.greeting(node, captures, seconds))?;
         if self.demo {
             let shop = demo::run(node.http(), self.demo_rate);
             actix_web::rt::spawn(async move {
@@ -83,11 +84,13 @@ impl Up {
         Ok(loaded)
     }
 
-    fn greeting(&self, node: &Node, seconds: f64) -> String {
+    fn greeting(&self, node: &Node, captures: bool, seconds: f64) -> String {
         let http = node.http();
         let server = if http.port() == 7070 { String::new() } else { format!(" --server http://{http}") };
         let next = if self.demo {
             format!("holdfast query{server} \"{DEMO_QUERY}\"")
+        } else if captures {
+            format!("holdfast status{server}")
         } else {
             format!("holdfast ingest{server} orders orders.csv")
         };
@@ -107,6 +110,9 @@ fn check_demo(loaded: &Loaded) -> Outcome {
         |columns: &toml::Table| columns.len() == needed.len() && needed.iter().all(|name| columns.contains_key(*name));
     if !loaded.config.tables.iter().any(|table| table.name == "orders" && fits(&table.columns)) {
         return Err(Failure::failed("--demo needs the table `orders` as the shipped cluster.toml defines it"));
+    }
+    if loaded.catalog.stream("orders").is_some() {
+        return Err(Failure::failed("--demo pushes orders, and those of this configuration come from a [[source]]"));
     }
     if !loaded.config.http.tokens.is_empty() {
         return Err(Failure::failed("--demo has no token; run it without [[http.tokens]]"));

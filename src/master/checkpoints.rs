@@ -14,7 +14,7 @@ use crate::model::id::Epoch;
 /// Part of the replicated state, so the same in every master: not configurable.
 const SOURCES_MOST: usize = 256;
 /// A position, or a list of GTIDs, and how far a first copy has come.
-pub const BYTES_MOST: usize = 16 << 10;
+pub const BYTES_MOST: usize = 64 << 10;
 
 /// Of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! Invariant: the order of publish calls of this process is the order in the log, a batch is acknowledged only when all replicas
 //! in sync have it, and offsets are Kafka's own: dense, for nothing is written in transactions.
 //!
-//! Threads of librdkafka, whatever the number of partitions: for each of the two clients one, one more for each broker; and one
+//! Threads of librdkafka, whatever the number of partitions: for each of the three clients one, one more for each broker; and one
 //! of ours, which asks where logs end (`kafka_keeper`). What an outage leaves: a publication is acknowledged, or its outcome is
 //! unknown (then it may be in the log, perhaps twice; who counts knows spans). A topic that is gone is made again, and its
 //! offsets begin anew, which shows as `low` and `end` below what was asked for. What a broker says it had already is looked

@@ -148,6 +148,9 @@ impl ProducerContext for Context {
 pub struct Clients {
     pub producer: ThreadedProducer<Context>,
     pub consumer: Arc<BaseConsumer<Context>>,
+    /// Asks where logs end. It reads nothing: a broker answers each connection in order, and on the one of a consumer that waits
+    /// for batches every question would wait along.
+    pub looker: Arc<BaseConsumer<Context>>,
     /// Where each partition is read.
     pub places: Vec<Place>,
 }
@@ -162,10 +165,11 @@ impl Clients {
         let client = settings.client(folder)?;
         let context = || Context::new(partitions, keeper);
         let producer = ThreadedProducer::from_config_and_context(&settings.producer(&client), context());
-        let consumer = BaseConsumer::from_config_and_context(&settings.consumer(&client), context());
+        let consumer = || BaseConsumer::from_config_and_context(&settings.consumer(&client), context());
         Ok(Self {
             producer: producer.map_err(KafkaMqError::Client)?,
-            consumer: Arc::new(consumer.map_err(KafkaMqError::Client)?),
+            consumer: Arc::new(consumer().map_err(KafkaMqError::Client)?),
+            looker: Arc::new(consumer().map_err(KafkaMqError::Client)?),
             places: (0..partitions).map(|_| Place::default()).collect(),
         })
     }

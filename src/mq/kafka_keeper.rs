@@ -228,7 +228,7 @@ impl Keeper {
         let clients = self.current.get();
         // Half of what a caller waits: the other half is for asking apart.
         let patience = self.settings.deadline.duration() / 2;
-        match look(&clients.consumer, &self.settings.topic, looks.keys().copied(), patience) {
+        match look(&clients.looker, &self.settings.topic, looks.keys().copied(), patience) {
             Ok(mut found) => {
                 for (partition, waiting) in looks {
                     let nothing = || Err(unavailable("Kafka says nothing of the partition"));
@@ -253,14 +253,14 @@ impl Keeper {
             return;
         }
         self.state.apart.insert(partition, Apart { waiting, later: Vec::new() });
-        let (settings, consumer) = (self.settings.clone(), self.current.get().consumer.clone());
+        let (settings, looker) = (self.settings.clone(), self.current.get().looker.clone());
         let (places, sender, runtime) = (self.state.apart_at_once.clone(), self.sender.clone(), self.runtime.clone());
         self.runtime.spawn(async move {
             // Never closed.
             let _place = places.acquire_owned().await;
             let asking = runtime.spawn_blocking(move || {
                 let (topic, number) = (&settings.topic, i32::from(partition.0));
-                consumer.fetch_watermarks(topic, number, settings.deadline.duration())
+                looker.fetch_watermarks(topic, number, settings.deadline.duration())
             });
             let looked = match asking.await {
                 Ok(Ok((low, end))) => Ends::of(low, end),
@@ -316,7 +316,7 @@ impl Keeper {
         self.state.suspected = Some(instant());
         let clients = self.current.get();
         let patience = self.settings.deadline.duration().min(Duration::from_secs(1));
-        match kafka_topic::find(clients.consumer.client(), &self.settings, patience) {
+        match kafka_topic::find(clients.looker.client(), &self.settings, patience) {
             // Asked again when the next call fails, or now if it is sure.
             Err(_) => {
                 if suspicion == Suspicion::Missing {
@@ -375,6 +375,7 @@ impl Keeper {
         let clients = self.current.get();
         // Events; batches come through the queues of their partitions.
         while clients.consumer.poll(Duration::ZERO).is_some() {}
+        while clients.looker.poll(Duration::ZERO).is_some() {}
         let topic = &self.settings.topic;
         for (partition, place) in clients.places.iter().enumerate() {
             place.release_if_idle(&clients.consumer, topic, partition, self.settings.idle_after.duration());

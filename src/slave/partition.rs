@@ -159,7 +159,7 @@ impl Partition {
 
     fn idle(&mut self, now_ms: i64, tip: Tip, at_ms: i64) {
         self.chain.heard(now_ms, tip);
-        if tip <= self.chain.last() && self.standing == Standing::Counting {
+        if tip == self.chain.last() && !self.chain.is_behind() && self.standing == Standing::Counting {
             self.horizon.pushed(at_ms);
         }
     }

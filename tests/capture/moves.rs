@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use holdfast::capture::checkpoint::{Checkpoints, Stage};
+use holdfast::capture::place::Place;
 use holdfast::capture::stop::StopKind;
+use holdfast::clock::Clock;
+use holdfast::model::position::Position;
 use holdfast::model::units::Millis;
 
 use crate::services::mariadb::MariaDb;
@@ -31,6 +35,13 @@ fn catch_up(server: &MariaDb, replica: &MariaDb) {
     let position = server.sql("select @@gtid_binlog_pos");
     let waited = replica.sql(&format!("select master_gtid_wait('{}', 90)", position.trim()));
     assert_eq!(waited.trim(), "0", "{}", replica.sql("show slave status"));
+}
+
+/// Of the checkpoint.
+async fn position(setup: &Setup) -> Position {
+    let kept = setup.checkpoints.load("db", setup.epoch()).await.expect("it is kept").expect("there is one");
+    let Stage::Log(log) = kept.stage else { panic!("{kept:?}") };
+    log.position
 }
 
 fn promote(replica: &MariaDb) {
@@ -95,6 +106,50 @@ async fn what_was_counted_beyond_the_checkpoint_is_taken_back_and_read_again() {
     let capture = setup.start();
     setup.equals(SELECT_KINDS).await;
     setup.server.sql(CHANGE);
+    setup.equals(SELECT_KINDS).await;
+    capture.stop().await;
+}
+
+#[actix_rt::test]
+async fn what_an_owner_published_that_had_read_further_is_taken_back_as_well() {
+    let Some((mut setup, replica)) = replicated() else { return };
+    setup.settings.batch_rows = 20;
+    let capture = setup.start();
+    until(&capture, "following", |report| report.standing == "following").await;
+    capture.stop().await;
+    // This one reads all, and saves nothing.
+    let quick = std::mem::replace(&mut setup.settings.save, Millis(3_600_000));
+    let capture = setup.start();
+    // Its first look for something to save, a moment after it begins to read, is to find nothing of all this.
+    let now_ms = Clock::System.now_ms();
+    until(&capture, "reading", |report| report.at_ms > now_ms + 100).await;
+    for _ in 0..6 {
+        setup.server.sql(CHANGE);
+    }
+    setup.equals(SELECT_KINDS).await;
+    capture.kill();
+    // This one saves, and dies before it has read as much.
+    let first = position(&setup).await;
+    setup.settings.save = Millis(1);
+    let capture = setup.start();
+    let begun = Instant::now();
+    let saved = loop {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        match position(&setup).await {
+            position if position > first => break position,
+            _ => assert!(begun.elapsed() < LONG, "{:?}", capture.report()),
+        }
+    };
+    capture.kill();
+    let status = setup.server.sql("show master status");
+    let end: u64 = status.split('\t').nth(1).and_then(|offset| offset.parse().ok()).expect("an offset");
+    assert!(Place::of(saved).offset < end, "it has read all: {saved:?} of {status}");
+    setup.settings.save = quick;
+    catch_up(&setup.server, &replica);
+    setup.server.kill();
+    promote(&replica);
+    setup.server = replica;
+    let capture = setup.start();
     setup.equals(SELECT_KINDS).await;
     capture.stop().await;
 }

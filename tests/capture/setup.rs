@@ -96,6 +96,11 @@ impl Setup {
         Self { server, mq, checkpoints: Arc::default(), table, catalog, source, settings: quick(), epoch: 0 }
     }
 
+    /// Of the last owner.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// A new owner of the source.
     pub fn start(&mut self) -> CaptureHandle {
         self.start_at(self.server.url())

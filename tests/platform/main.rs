@@ -9,6 +9,7 @@ mod exact;
 mod platform;
 mod workload;
 
+#[allow(dead_code, reason = "the stories of the cluster use all of it")]
 #[path = "../cluster/process.rs"]
 mod process;
 #[path = "../services/mod.rs"]

@@ -7,7 +7,6 @@ mod exact;
 mod faults;
 mod moves;
 mod setup;
-mod speed;
 mod stops;
 
 #[path = "../services/mod.rs"]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
@@ -685,34 +685,4 @@ fn of_two_owners_one_writes() {
         let found = read(&two, &catalog, 0..=9).unwrap();
         assert_eq!((found.record.unwrap().version, found.blocks[0].1.version), (at, at));
     }
-}
-
-/// Not a test of right or wrong: how fast rows get into the table. `cargo test --release … -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn rows_per_second() {
-    let Some(server) = MariaDb::start_if_there() else { return };
-    let catalog = gmv(&GMV);
-    let hot = connect(&server, "speed", &catalog).unwrap();
-    let channels: Vec<String> = (0..96).map(|channel| format!("channel-{channel:02}")).collect();
-    let many: Vec<Metric<'_>> = channels.iter().map(|channel| Metric { channel: Some(channel), ..PLAIN }).collect();
-    let mut at = [Tip::default(); PARTITIONS as usize];
-    for round in 1..=4 {
-        let begun = Instant::now();
-        let to = tip(1, round);
-        let writes = (0..PARTITIONS).map(|partition| {
-            let blocks = (0..100).map(|key| rows(&catalog, 1, key * 4 + i64::from(partition), to, &many)).collect();
-            hot.write(PartitionId(partition), put(at[usize::from(partition)], to, tip(1, 1), blocks))
-        });
-        let writes: Vec<_> = writes.collect();
-        let made = begun.elapsed();
-        wait(futures::future::join_all(writes)).into_iter().for_each(|done| done.unwrap());
-        at = [to; PARTITIONS as usize];
-        let count = u64::from(PARTITIONS) * 100 * 96;
-        let spent = begun.elapsed() - made;
-        println!("{count} rows in {spent:?}: {:.0} rows/s", count as f64 / spent.as_secs_f64());
-    }
-    let begun = Instant::now();
-    let found = read(&hot, &catalog, 1..=1).unwrap();
-    println!("{} blocks read in {:?}", found.blocks.len(), begun.elapsed());
 }

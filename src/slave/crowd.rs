@@ -104,8 +104,9 @@ mod tests {
         let mut crowd = Crowd::default();
         crowd.measured(ms(0, 60_000));
         assert_eq!(crowd.share(1).stretched(1), 16);
-        // A thread that was replaced begins anew.
-        crowd.measured(ms(0, 0));
+        // No time at all says nothing new.
+        crowd.measured(ms(0, 60_000));
+        assert_eq!(crowd.share(1).stretched(1), 16);
         assert!(crowd.share(u32::MAX).round(i64::MAX) > 0, "and no figure is too large");
     }
 }

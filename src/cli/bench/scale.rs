@@ -15,7 +15,7 @@ use super::{machine, pipeline};
 use crate::admin::view::{ClusterView, TaskKind};
 use crate::clock;
 
-/// With eight aggregates each, so much work in the fold that what is around it is small beside it.
+/// With eight aggregates each, so much work in the fold that what is around it is about a fifth of it.
 const METRICS: u32 = 96;
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);

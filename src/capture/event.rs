@@ -240,6 +240,11 @@ pub fn action(of: u8) -> Option<Action> {
     }
 }
 
+/// Is it the last event of its statement's rows?
+pub fn ends_statement(body: &[u8]) -> bool {
+    body.get(6).is_some_and(|flags| flags & 1 != 0)
+}
+
 pub fn rows(event_kind: u8, body: &[u8]) -> Result<Rows<'_>, Short> {
     let mut input = Input(body);
     let table_id = input.uint(6)?;

@@ -184,6 +184,73 @@ fn after_a_lost_connection_no_row_is_weighed_twice() {
 }
 
 #[test]
+fn no_event_can_be_missing_unnoticed() {
+    let bodies = [
+        (kind::MARIA_GTID, vec![0; 13]),
+        (kind::TABLE_MAP, map(1, "orders")),
+        (kind::WRITE_ROWS, rows(1, false, &[1])),
+        (kind::TABLE_MAP, map(1, "orders")),
+        (kind::UPDATE_ROWS, rows(1, true, &[1, 2])),
+        (kind::XID, vec![0; 8]),
+        (kind::MARIA_GTID, vec![0; 13]),
+        (kind::TABLE_MAP, map(1, "orders")),
+        (kind::DELETE_ROWS, rows(1, false, &[2])),
+        (kind::XID, vec![0; 8]),
+    ];
+    for missing in 0..bodies.len() - 1 {
+        let (mut log, mut server) = (log(), Server::new());
+        let mut at = None;
+        let stop = bodies.iter().enumerate().find_map(|(index, (kind, body))| {
+            let event = server.event(*kind, body);
+            at = at.or((index == missing).then(|| Place::new(3, u64::from(event.end - event.size))));
+            (index != missing).then(|| log.read(&event).err()).flatten()
+        });
+        let stop = stop.unwrap_or_else(|| panic!("{missing} is missed"));
+        assert_eq!(stop.place, at, "{missing}: {stop}");
+        let weighed = ids(&weighed(&mut log));
+        assert!(weighed.len() <= 4 && log.position() < server.place.position(), "{missing}: {weighed:?}");
+    }
+}
+
+#[test]
+fn the_text_of_statements_and_what_opens_a_file_need_not_be_sent() {
+    let (mut log, mut server) = (log(), Server::new());
+    let mut read = |skipped: u64, kind: u8, body: &[u8]| {
+        server.place.offset += skipped;
+        log.read(&server.event(kind, body)).expect("it is read")
+    };
+    read(0, kind::FORMAT_DESCRIPTION, &[4, 0]);
+    read(40, kind::MARIA_GTID_LIST, &[]);
+    for _ in 0..2 {
+        read(0, kind::MARIA_GTID, &[0; 13]);
+        for id in [1, 2] {
+            read(100, kind::TABLE_MAP, &map(1, "orders"));
+            read(0, kind::WRITE_ROWS, &rows(1, false, &[id]));
+        }
+        read(0, kind::XID, &[0; 8]);
+    }
+    assert_eq!(ids(&weighed(&mut log)), [(1, 1), (2, 1), (1, 1), (2, 1)]);
+}
+
+#[test]
+fn a_transaction_without_an_end_in_a_crashed_servers_log_stops_the_source() {
+    let mut rotate = 4u64.to_le_bytes().to_vec();
+    rotate.extend_from_slice(b"bin.000004");
+    let turn =
+        Event { kind: kind::ROTATE, timestamp: 0, server: 1, size: 40, end: 0, flags: ARTIFICIAL, body: &rotate };
+    for (table, stops) in [("orders", true), ("buyers", false)] {
+        let (mut log, mut server) = (log(), Server::new());
+        log.read(&server.event(kind::MARIA_GTID, &[0; 13])).expect("it is read");
+        log.read(&server.event(kind::TABLE_MAP, &map(1, table))).expect("it is read");
+        log.read(&server.event(kind::WRITE_ROWS, &rows(1, false, &[1]))).expect("it is read");
+        match log.read(&turn) {
+            Err(stop) => assert!(stops && stop.kind == StopKind::Loss && stop.place == Some(server.place), "{stop}"),
+            Ok(()) => assert!(!stops && log.resume() == Place::new(4, 4), "nobody counts {table}"),
+        }
+    }
+}
+
+#[test]
 fn a_statement_that_touches_a_table_stops_before_it_and_may_be_passed() {
     let text = query("truncate table orders");
     let (mut one, mut server) = (log(), Server::new());

@@ -215,16 +215,16 @@ fn read(
     log: &mut Log,
     parts: &CaptureParts,
 ) -> Result<(), Trouble> {
-    let mut next = first;
-    for _ in 0..MOST_EVENTS {
+    let is_full =
+        |log: &Log| log.rows() >= parts.settings.batch_rows || log.bytes() >= parts.settings.batch_bytes.bytes();
+    log.read(&first?.event())?;
+    // Nothing is taken from the stream that is not read here.
+    for _ in 1..MOST_EVENTS {
+        if is_full(log) {
+            break;
+        }
+        let Some(next) = stream.next_now() else { break };
         log.read(&next?.event())?;
-        if log.rows() >= parts.settings.batch_rows || log.bytes() >= parts.settings.batch_bytes.bytes() {
-            return Ok(());
-        }
-        match stream.next_now() {
-            Some(event) => next = event,
-            None => return Ok(()),
-        }
     }
     Ok(())
 }

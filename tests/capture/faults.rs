@@ -37,6 +37,23 @@ async fn a_capture_that_dies_is_followed_by_one_that_goes_on_from_the_checkpoint
 }
 
 #[actix_rt::test]
+async fn many_small_transactions_that_wait_in_the_log_are_all_read() {
+    let Some(server) = start_if_there(&[]) else { return };
+    let mut setup = Setup::new(server, ALL_KINDS, CREATE_KINDS);
+    let capture = setup.start();
+    until(&capture, "following", |report| report.standing == "following").await;
+    capture.kill();
+    // Far more events at once than are read in one go.
+    let one = "insert into shop.kinds (shop, name) values (1, 'a'), (2, 'b'); update shop.kinds set shop = shop + 1 order by id desc limit 1;";
+    for _ in 0..3 {
+        setup.server.sql(&one.repeat(500));
+    }
+    let capture = setup.start();
+    setup.equals(SELECT_KINDS).await;
+    capture.stop().await;
+}
+
+#[actix_rt::test]
 async fn a_snapshot_that_dies_is_taken_back_and_begun_anew() {
     let Some(server) = start_if_there(&[]) else { return };
     let mut setup = Setup::new(server, ALL_KINDS, CREATE_KINDS);

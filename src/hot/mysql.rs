@@ -27,16 +27,20 @@ use super::mysql_read as reading;
 use super::mysql_settings::Settings;
 use super::mysql_table::tables;
 use super::mysql_write::{self as writing, Limits, Tables};
+use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::locks::lock;
 use crate::model::catalog::Catalog;
 use crate::model::id::{PartitionId, Tip};
+use crate::model::units::Millis;
 use crate::model::window::Calendar;
 use crate::mysql_pool::{Lease, MysqlError, Pool, Target};
 use crate::tier::{Sink, SinkQuery, SinkRead, SinkStanding, SinkWrite, TierError, TierFuture, TierUsage};
 
 /// Between looks for days that are older than is kept.
 const CLEAN_EVERY: Duration = Duration::from_secs(600);
+/// Between attempts to delete what an owner before left.
+const SWEEP_AGAIN: Backoff = Backoff { first: Millis(100), most: Millis(30_000) };
 /// To a server, with the words at the door.
 const CONNECTING: Duration = Duration::from_secs(10);
 /// The server's code for that.
@@ -64,7 +68,7 @@ pub(super) struct Shared {
     readers: Pool,
     /// `None` until the server was looked at and the tables are there. Locked while that is done.
     prepared: Arc<tokio::sync::Mutex<Option<Prepared>>>,
-    /// Up to which `base` rows that are gone were deleted, per partition.
+    /// Up to which `base` rows that are gone were or are being deleted, per partition.
     swept: Mutex<HashMap<PartitionId, Tip>>,
 }
 
@@ -234,21 +238,24 @@ fn session(settings: &Settings, isolation: &str) -> Vec<String> {
     ]
 }
 
+/// Until it is done, or another owner says everything anew: after a load no emission comes that could see to it.
 fn sweep_later(shared: &Arc<Shared>, partition: PartitionId, base: Tip) {
     let before = lock(&shared.swept).insert(partition, base);
     if before == Some(base) || base == Tip::default() {
         return;
     }
-    let shared = Arc::clone(shared);
+    let weak = Arc::downgrade(shared);
     tokio::spawn(async move {
-        if let Err(error) = cleaning::sweep(&shared, partition, base).await {
-            let error = error.into_tier();
-            warn!(%partition, %error, "rows that are gone stay in the serving database until the next emission");
-            // Unless another base came in the meantime.
-            let mut swept = lock(&shared.swept);
-            if swept.get(&partition) == Some(&base) {
-                swept.remove(&partition);
-            }
+        for failures in 1.. {
+            let Some(shared) = weak.upgrade().filter(|shared| lock(&shared.swept).get(&partition) == Some(&base))
+            else {
+                return;
+            };
+            let Err(error) = cleaning::sweep(&shared, partition, base).await else { return };
+            drop(shared);
+            let (error, wait) = (error.into_tier(), SWEEP_AGAIN.delay(failures));
+            warn!(%partition, %error, wait_ms = wait.0, "rows that are gone stay in the serving database for now");
+            sleep(wait.duration()).await;
         }
     });
 }

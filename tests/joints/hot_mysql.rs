@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{
     ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
@@ -331,6 +331,30 @@ fn what_an_owner_before_left_goes_once_the_new_one_has_said_everything() {
     assert_eq!(seen.blocks.len(), 20, "for readers of holdfast they are gone at once");
     eventually("the rows go", Duration::from_secs(10), || count() == "20");
     assert_eq!(read(&hot, &catalog, 5..=5).unwrap().blocks.len(), 20);
+}
+
+#[test]
+fn what_an_owner_before_left_goes_though_the_first_attempt_fails_and_no_emission_follows() {
+    let Some(server) = MariaDb::start_if_there() else { return };
+    let catalog = gmv(&GMV);
+    let settings = Settings { deadline: Millis(1_000), ..settings(server.url_of("root", "held")) };
+    let hot = connect_as(settings, None, &catalog).unwrap();
+    let blocks =
+        |keys: std::ops::Range<i64>, version| keys.map(|key| rows(&catalog, 5, key, version, &[PLAIN])).collect();
+    wait(hot.write(P0, put(Tip::default(), tip(1, 1), tip(1, 1), blocks(0..50, tip(1, 1))))).unwrap();
+    // Somebody reads the last of them for longer than a call may take.
+    let held =
+        "start transaction; select * from held.gmv_day where merchant_id = 49 for update; select sleep(3); rollback";
+    thread::scope(|scope| {
+        scope.spawn(|| server.sql(held));
+        eventually("the row is held", Duration::from_secs(10), || {
+            server.sql("select count(*) from information_schema.innodb_trx where trx_rows_locked > 0").trim() == "1"
+        });
+        wait(hot.write(P0, put(tip(1, 1), tip(2, 1), tip(2, 1), blocks(0..20, tip(2, 1))))).unwrap();
+    });
+    eventually("the rows go", Duration::from_secs(20), || {
+        server.sql("select count(*) from held.gmv_day").trim() == "20"
+    });
 }
 
 #[test]

@@ -15,6 +15,9 @@ const LATE_TICKS: i64 = 4;
 /// What was found is said again, in case that the command got lost.
 const REPEAT_MS: i64 = 1_000;
 
+/// Why a node is lost whose process has no connection.
+pub const AWAY: &str = "its connection was closed, and it did not come back";
+
 /// What should be decided of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
@@ -96,6 +99,13 @@ impl Detector {
         }
     }
 
+    /// The process is connected; it has not been heard yet.
+    pub fn opened(&mut self, node: &NodeName, boot: BootId) {
+        if let Some(watched) = self.nodes.get_mut(node).filter(|watched| watched.boot == boot) {
+            watched.closed_ms = None;
+        }
+    }
+
     /// The connection of this process was closed, by it or by the network.
     pub fn closed(&mut self, node: &NodeName, boot: BootId) {
         if let Some(watched) = self.nodes.get_mut(node).filter(|watched| watched.boot == boot) {
@@ -119,7 +129,7 @@ impl Watched {
         let finding = if attentive_ms - self.heard_ms >= settings.silence.as_i64() {
             Finding::Lost { node, boot, reason: "it was silent" }
         } else if self.closed_ms.is_some_and(|closed_ms| attentive_ms - closed_ms >= settings.grace.as_i64()) {
-            Finding::Lost { node, boot, reason: "its connection was closed, and it did not come back" }
+            Finding::Lost { node, boot, reason: AWAY }
         } else if self.closed_ms.is_some() && self.decided == NodeState::Alive {
             Finding::Suspect { node, boot }
         } else if self.closed_ms.is_none() && self.decided == NodeState::Suspect && self.heard {
@@ -206,6 +216,16 @@ mod tests {
         assert_eq!(test.pass(TICK_MS, false), [Finding::Alive { node: name(), boot: 7 }]);
         test.detector.decided(&name(), 7, NodeState::Alive);
         assert_eq!(test.pass(5_000, true), []);
+    }
+
+    #[test]
+    fn a_node_that_is_connected_again_is_lost_only_once_it_was_silent() {
+        let mut test = Test::new();
+        test.detector.closed(&name(), 7);
+        test.pass(150, false);
+        test.detector.opened(&name(), 7);
+        assert_eq!(test.pass(1_200, false), []);
+        assert_eq!(test.pass(300, false), [lost("it was silent")]);
     }
 
     #[test]

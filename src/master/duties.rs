@@ -10,6 +10,7 @@ use super::masters::{Masters, MastersChange};
 use super::requests::{Answer, Token};
 use super::wire::MasterId;
 use crate::model::incident::Incident;
+use crate::model::task::{BootId, NodeName};
 use crate::net::control::{Answered, Ask, FromMaster, FromNode};
 
 /// One process of a node, as long as it is connected; never given twice.
@@ -54,6 +55,12 @@ pub enum Input {
     Heard {
         session: Session,
         message: FromNode,
+    },
+    /// A node's process is connected, and has not said anything yet.
+    Opened {
+        session: Session,
+        node: NodeName,
+        boot: BootId,
     },
     Closed {
         session: Session,

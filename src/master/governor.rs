@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::alarms::{self, Alarms};
 use super::command::{self, Change, Command};
-use super::detector::{Detector, Finding};
+use super::detector::{self, Detector, Finding};
 use super::duties::{AskId, Effect, Group, Input, Session};
 use super::handover::Handovers;
 use super::health::Health;
@@ -125,6 +125,7 @@ impl Governor {
             Input::Applied { effects: applied } => self.applied(group, applied, &mut effects),
             Input::Responded { token, answer } => self.responded(now_ms, token, answer, &mut effects),
             Input::Heard { session, message } => self.heard(now_ms, group, session, message, &mut effects),
+            Input::Opened { session, node, boot } => self.opened(group, session, &node, boot),
             Input::Closed { session } => self.closed(session),
             Input::Asked { ask, what } => self.asked(now_ms, group, ask, what, &mut effects),
             Input::Invited { ask, address, outcome } => match outcome {
@@ -289,6 +290,18 @@ impl Governor {
             self.weights.report(group.catalog, &node, report);
         }
         self.roster.heard(now_ms, &node, boot, report);
+    }
+
+    /// It is not away any more, though what it says may come late; if it says nothing it is silent.
+    fn opened(&mut self, group: &Group<'_>, session: Session, node: &NodeName, boot: BootId) {
+        if self.is_current(group, node, boot) {
+            let is_new = self.roster.sit(session, node, boot);
+            self.is_plan_due |= is_new && std::mem::take(&mut self.is_owner_away);
+            self.detector.opened(node, boot);
+            if self.doomed.get(node) == Some(&(boot, detector::AWAY)) {
+                self.doomed.remove(node);
+            }
+        }
     }
 
     fn closed(&mut self, session: Session) {

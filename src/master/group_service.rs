@@ -35,8 +35,9 @@ use super::webhook_service::Webhook;
 use super::wire::{self, MasterId};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::model::task::NodeName;
 use crate::net::control::{Answered, Ask, FromMaster, FromNode};
-use crate::net::link::Net;
+use crate::net::link::{Net, Peer};
 use crate::net::service;
 
 /// Events that are taken between two ticks before the tick has its turn.
@@ -54,6 +55,7 @@ pub enum Event {
     },
     Opened {
         session: Session,
+        peer: Arc<Peer>,
     },
     Closed {
         session: Session,
@@ -212,9 +214,12 @@ impl GroupLoop {
                     self.step(Input::Closed(master));
                 }
             }
-            Event::Opened { session } => {
+            Event::Opened { session, peer } => {
                 if let Some(standing) = self.standing.clone() {
                     self.send(&[session], &standing);
+                }
+                if let Ok(boot) = peer.boot.try_into() {
+                    self.govern(duties::Input::Opened { session, node: NodeName::new(&*peer.name), boot });
                 }
             }
             Event::Closed { session } => {

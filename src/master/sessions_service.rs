@@ -39,6 +39,7 @@ impl Sessions {
         let mut state = link.state();
         let LinkState::Up { peer, connection } = state.borrow_and_update().clone() else { return };
         let key = (peer.name.clone(), peer.boot);
+        let peer = peer.clone();
         let session = {
             let mut open = lock(&self.open);
             let Open { last, by_peer, links } = &mut *open;
@@ -52,7 +53,7 @@ impl Sessions {
         let sessions = self.clone();
         tokio::spawn(async move {
             // It may be told a moment late, never not at all: a node is lost only after a wait anyway.
-            let _ = sessions.events.send(Event::Opened { session }).await;
+            let _ = sessions.events.send(Event::Opened { session, peer }).await;
             let _ = state
                 .wait_for(|state| !matches!(state, LinkState::Up { connection: it, .. } if *it == connection))
                 .await;

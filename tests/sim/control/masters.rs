@@ -356,8 +356,11 @@ impl World {
             });
             sessions.links.entry(session).or_default().push((told.connection, told.wire));
             self.watch_link(told.node, told.peer, told.peer_life, true);
-            let Some(standing) = self.running(told.node).and_then(|running| running.standing.clone()) else { return };
-            return self.send_to(told.node, &[session], &standing);
+            if let Some(standing) = self.running(told.node).and_then(|running| running.standing.clone()) {
+                self.send_to(told.node, &[session], &standing);
+            }
+            let opened = duties::Input::Opened { session, node: name(told.peer), boot: told.peer_life };
+            return self.govern(told.node, opened);
         }
         let has = |links: &Vec<(u64, usize)>| links.iter().any(|(connection, _)| *connection == told.connection);
         let Some(session) = sessions.links.iter().find(|(_, links)| has(links)).map(|(session, _)| *session) else {

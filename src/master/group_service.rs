@@ -219,7 +219,7 @@ impl GroupLoop {
                     self.send(&[session], &standing);
                 }
                 if let Ok(boot) = peer.boot.try_into() {
-                    self.govern(duties::Input::Opened { session, node: NodeName::new(&*peer.name), boot });
+                    self.govern(duties::Input::Opened { session, node: NodeName::new(&peer.name), boot });
                 }
             }
             Event::Closed { session } => {

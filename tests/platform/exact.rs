@@ -44,10 +44,11 @@ fn metric_rows_equal_sql_over_the_source_whatever_was_killed_on_the_way() {
 }
 
 #[test]
-fn metric_rows_equal_sql_over_the_source_after_the_service_of_every_tier_was_killed_once() {
+fn metric_rows_equal_sql_over_the_source_after_the_source_and_the_service_of_every_tier_were_killed_once() {
     let Some(mut platform) = Platform::start_if_there() else { return };
     let shop = Shop::open(platform.source.url_of("root", "shop"), seed() + 1);
-    let outages: [(&str, Act, Act); 4] = [
+    let outages: [(&str, Act, Act); 5] = [
+        ("the source", |platform| platform.source.kill(), |platform| platform.source.start_again()),
         ("kafka", |platform| platform.kafka.kill(), |platform| platform.kafka.start_again()),
         ("kv", |platform| platform.kv.kill(), |platform| platform.kv.start_again()),
         ("hot", |platform| platform.hot.kill(), |platform| platform.hot.start_again()),
@@ -65,5 +66,5 @@ fn metric_rows_equal_sql_over_the_source_after_the_service_of_every_tier_was_kil
     }
     let transactions = shop.close();
     platform.wait_exact();
-    println!("{transactions} transactions; the service of every tier was killed once");
+    println!("{transactions} transactions; the source and the service of every tier were killed once");
 }

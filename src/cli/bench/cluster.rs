@@ -33,7 +33,7 @@ pub struct Cluster {
     pub client: reqwest::Client,
 }
 
-/// Of the processes that measurements use.
+/// Of the processes that measurements use: a role, a dash, a number.
 pub const MASTERS: [&str; 3] = ["master-0", "master-1", "master-2"];
 pub const GATES: [&str; 2] = ["gate-0", "gate-1"];
 pub const SLAVES: [&str; 3] = ["slave-0", "slave-1", "slave-2"];
@@ -47,6 +47,10 @@ pub struct Answer {
     pub as_of_ms: i64,
 }
 
+fn role(name: &str) -> &str {
+    name.split('-').next().unwrap_or(name)
+}
+
 fn free_ports(count: usize) -> Result<Vec<u16>> {
     let start = PORTS.start + (std::process::id() % u32::from(PORTS.end - PORTS.start)) as u16;
     let free =
@@ -57,23 +61,21 @@ fn free_ports(count: usize) -> Result<Vec<u16>> {
 }
 
 impl Cluster {
-    /// Three masters, a store, two gates, three slaves and two query nodes of this very program; whole. Their logs
-    /// go to `logs`.
-    pub async fn start(folder: &Path, logs: &Path, definition: &str) -> Result<Self> {
+    /// Processes of this very program with these names, the masters first; whole. Their logs go to `logs`.
+    pub async fn start(folder: &Path, logs: &Path, definition: &str, names: &[&str]) -> Result<Self> {
         std::fs::write(folder.join("bench.toml"), format!("{definition}\n[http]\nworkers = 1\n"))?;
-        let names = MASTERS.iter().chain(&["store"]).chain(&GATES).chain(&SLAVES).chain(&QUERIES);
-        let names: Vec<&str> = names.copied().collect();
-        let ports = free_ports(names.len() + MASTERS.len())?;
-        let (masters, http) = ports.split_at(MASTERS.len());
+        let masters = names.iter().filter(|name| role(name) == "master").count();
+        let ports = free_ports(names.len() + masters)?;
+        let (masters, http) = ports.split_at(masters);
         let address = |port: &u16| format!("127.0.0.1:{port}");
         let join = masters.iter().map(address).collect::<Vec<_>>().join(",");
         let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
         let mut cluster = Self { folder: folder.to_owned(), logs: logs.to_owned(), nodes: BTreeMap::new(), client };
         for (index, (name, port)) in names.iter().zip(http).enumerate() {
-            let role = name.split('-').next().unwrap_or(name);
-            let mut arguments = ["node", "--config", "bench.toml", "--role", role, "--name", name, "--data", name]
-                .map(str::to_owned)
-                .to_vec();
+            let mut arguments =
+                ["node", "--config", "bench.toml", "--role", role(name), "--name", name, "--data", name]
+                    .map(str::to_owned)
+                    .to_vec();
             arguments.extend(["--join".to_owned(), join.clone(), "--http".to_owned(), address(port)]);
             if let Some(listen) = masters.get(index) {
                 arguments.extend(["--listen".to_owned(), address(listen)]);
@@ -121,6 +123,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// The processes that run.
+    pub fn pids(&self) -> Vec<(String, u32)> {
+        let pid = |(name, node): (&String, &Node)| Some((name.clone(), node.child.as_ref()?.id()));
+        self.nodes.iter().filter_map(pid).collect()
+    }
+
     pub fn url(&self, name: &str, path: &str) -> String {
         let port = self.nodes.get(name).map_or(0, |node| node.http);
         format!("http://127.0.0.1:{port}{path}")
@@ -156,9 +164,12 @@ impl Cluster {
     /// What is missing.
     async fn lacks(&self) -> Option<String> {
         for name in self.nodes.keys() {
-            let ready = self.client.get(self.url(name, "/readyz")).send().await;
-            if !ready.is_ok_and(|response| response.status().is_success()) {
-                return Some(format!("{name} is not ready"));
+            match self.client.get(self.url(name, "/readyz")).send().await {
+                Ok(response) if response.status().is_success() => {}
+                Ok(response) => {
+                    return Some(format!("{name} is not ready: {}", response.text().await.unwrap_or_default()));
+                }
+                Err(_) => return Some(format!("{name} does not answer")),
             }
         }
         let Ok(view) = self.view(QUERIES[0]).await else { return Some("a query node does not answer".to_owned()) };
@@ -168,14 +179,15 @@ impl Cluster {
         if alive < self.nodes.len() || view["active_master"].is_null() {
             return Some(format!("{alive} nodes are alive"));
         }
+        let of_role = |wanted: &'static str| self.nodes.keys().filter(move |name| role(name) == wanted);
         if masters.iter().filter(|master| master["reachable"] == true || master["active"] == true).count()
-            < MASTERS.len()
+            < of_role("master").count()
         {
             return Some("a master is not connected".to_owned());
         }
-        let share = |owner: &str| tasks.iter().filter(|task| task["owner"] == owner).count();
-        let shares: Vec<usize> = SLAVES.iter().map(|slave| share(slave)).collect();
-        let gates: Vec<usize> = GATES.iter().map(|gate| share(gate)).collect();
+        let share = |owner: &String| tasks.iter().filter(|task| task["owner"] == **owner).count();
+        let shares: Vec<usize> = of_role("slave").map(share).collect();
+        let gates: Vec<usize> = of_role("gate").map(share).collect();
         // Shares go by what tasks weigh, not by their number alone.
         let has_share =
             |shares: &[usize]| shares.iter().all(|it| it * shares.len() * 2 >= shares.iter().sum::<usize>());

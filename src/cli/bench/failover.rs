@@ -75,7 +75,9 @@ pub async fn failover(kills: u32, rows: u64, kinds: Vec<Kind>, logs: Option<Path
             Some(File::create(logs.join("kills.txt"))?)
         }
     };
-    let cluster = Cluster::start(folder.path(), logs.as_deref().unwrap_or(folder.path()), orders::DEFINITION).await?;
+    let names = [MASTERS.as_slice(), &["store"], &GATES, &SLAVES, &QUERIES].concat();
+    let logs = logs.as_deref().unwrap_or(folder.path());
+    let cluster = Cluster::start(folder.path(), logs, orders::DEFINITION, &names).await?;
     let mut bench = Failover { traffic: Traffic::start(&cluster), cluster, list, most_attempts: 0, turn: 0 };
     bench.load(rows).await?;
     println!(

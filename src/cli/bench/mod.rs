@@ -14,8 +14,10 @@ mod machine;
 mod orders;
 mod pipeline;
 mod placement;
+mod platform;
 mod process;
 mod scale;
+mod shop;
 mod stages;
 mod stats;
 mod traffic;
@@ -95,6 +97,8 @@ enum Name {
         #[arg(long, value_name = "FOLDER")]
         logs: Option<PathBuf>,
     },
+    /// The platform on real services: from commits in a MariaDB to answers; `scripts/bench-platform` brings the services.
+    Platform(platform::Services),
     /// Resident memory after one and two days of the same load.
     Memory {
         #[arg(long, default_value_t = 5_000_000)]
@@ -125,6 +129,7 @@ impl Bench {
                 join::join(rows, runs.max(1)).await
             }
             Name::Failover { kills, rows, kinds, logs } => failover::failover(kills, rows, kinds, logs).await,
+            Name::Platform(services) => platform::platform(services).await,
             Name::Memory { rows } => pipeline::memory(rows).await,
         }
     }

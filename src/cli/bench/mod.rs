@@ -52,6 +52,9 @@ enum Name {
         rows: u64,
         #[arg(long, default_value_t = 3)]
         runs: u32,
+        /// On the services that this configuration names, where mq, kv and hot are ones; they keep what is written.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// A binary log's bytes to batches for mq, on one core.
     Capture {
@@ -77,7 +80,7 @@ enum Name {
     },
     /// Many processes: a second slave, what eight of them cost, and how soon a joining one has its share.
     Scale {
-        #[arg(long, default_value_t = 1_500_000)]
+        #[arg(long, default_value_t = 3_000_000)]
         rows: u64,
         #[arg(long, default_value_t = 3)]
         runs: u32,
@@ -97,7 +100,7 @@ enum Name {
         #[arg(long, value_name = "FOLDER")]
         logs: Option<PathBuf>,
     },
-    /// The platform on real services: from commits in a MariaDB to answers; `scripts/bench-platform` brings the services.
+    /// The platform on real services: from commits in a MariaDB to answers; `scripts/bench-on-services` brings them.
     Platform(platform::Services),
     /// Resident memory after one and two days of the same load.
     Memory {
@@ -114,7 +117,7 @@ impl Bench {
     async fn measure(self) -> Result<()> {
         match self.name {
             Name::Pipeline { rows, runs } => pipeline::pipeline(rows, runs).await,
-            Name::Stages { rows, runs } => stages::stages(rows, runs).await,
+            Name::Stages { rows, runs, config } => stages::stages(rows, runs, config).await,
             Name::Capture { rows, runs } => capture::capture(rows, runs).await,
             Name::Engine { runs } => engine::engine(runs).await,
             Name::Http { rounds } => http::http(rounds).await,

@@ -26,8 +26,8 @@ const STORED: Duration = Duration::from_millis(100);
 /// Reports of nodes come once a second.
 const REPORTED: Duration = Duration::from_millis(2_500);
 
-/// One group for a merchant and day, so that there is little to write.
-const MERCHANTS: u64 = 1_000;
+/// One group for a merchant, day and metric, so that the work is in the fold and not in what the store writes.
+const MERCHANTS: u64 = 250;
 
 /// The table of all figures, with many metrics of many aggregates: the work of a slave. The first one counts every row.
 fn heavy() -> String {

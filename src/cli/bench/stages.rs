@@ -1,10 +1,13 @@
 //! `holdfast bench stages`: what each step between a CSV byte and a stored block costs alone, on one core, over the same rows.
 //!
-//! Invariant: the steps are the product's own functions on durable tiers; only the actors between them are missing.
+//! Invariant: the steps are the product's own functions on durable tiers, embedded ones or the services of a configuration; only
+//! the actors between them are missing.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use futures::future::try_join_all;
 
@@ -17,7 +20,7 @@ use crate::gate::row_reader::{Format, RowReader};
 use crate::gate::scatter::{Limits, Part};
 use crate::hot::embedded::EmbeddedHot;
 use crate::kv::embedded::EmbeddedKv;
-use crate::kv::{Append, Kv};
+use crate::kv::{Append, ChunkRead, Kv};
 use crate::model::applied::Applied;
 use crate::model::batch::{Batch, BatchHeader, Chunk};
 use crate::model::block::StoredBlock;
@@ -27,6 +30,7 @@ use crate::model::position::{Position, Span};
 use crate::model::rows::{Compression, decode_rows, encode_rows};
 use crate::mq::Mq;
 use crate::mq::embedded::EmbeddedMq;
+use crate::node::external::{Externals, Ground};
 use crate::slave::fold::Fold;
 use crate::tier::{Sink, SinkWrite};
 
@@ -37,11 +41,12 @@ const PAGE_CACHE: usize = 64 << 20;
 const LIMITS: Limits = Limits { row_bytes: 1 << 20, rows: u64::MAX, decoded_bytes: usize::MAX };
 
 /// The names of the steps, in the order of the flow.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     "parse and spread over partitions",
     "encode (Arrow IPC, LZ4)",
     "mq append, durable",
-    "kv append",
+    "kv append, one chunk after another",
+    "kv read, all chunks again",
     "decode",
     "fold, every second row a new group",
     "fold, all groups known",
@@ -49,6 +54,9 @@ const STEPS: [&str; 10] = [
     "hot write",
     "fold alone: one partition, large batches",
 ];
+
+const HOT: usize = 9;
+const READ_BYTES: usize = 4 << 20;
 
 /// Rows of one batch where the fold is measured alone: what one chunk may hold.
 const ROWS_OF_A_CHUNK: u64 = 100_000;
@@ -60,22 +68,69 @@ pub fn catalog() -> Result<Catalog> {
     Ok(loaded.catalog)
 }
 
-/// Runs every step over `rows` rows, `runs` times.
-pub async fn stages(rows: u64, runs: u32) -> Result<()> {
+/// What the steps work on.
+struct Tiers {
+    mq: Arc<dyn Mq>,
+    kv: Arc<dyn Kv>,
+    hot: Arc<dyn Sink>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Tiers {
+    fn embedded() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        Ok(Self {
+            mq: Arc::new(EmbeddedMq::open(&folder.path().join("mq"), PARTITIONS, PAGE_CACHE)?),
+            kv: Arc::new(EmbeddedKv::open(&folder.path().join("kv"), PARTITIONS, PAGE_CACHE)?),
+            hot: Arc::new(EmbeddedHot::open(&folder.path().join("hot"), PARTITIONS, PAGE_CACHE)?),
+            _folder: Some(folder),
+        })
+    }
+
+    /// Those of a configuration that are services, beside embedded ones.
+    async fn services(file: &Path) -> Result<Self> {
+        let source = Source::read(file)?;
+        let text = format!("{}\n{}", source.text, orders::DEFINITION);
+        let loaded = Loaded::new(Layers::new(Some(Source { text, ..source }), []))?;
+        ensure!(loaded.config.cluster.partitions == PARTITIONS, "[cluster] partitions must be {PARTITIONS}");
+        let Loaded { config, catalog, folder } = &loaded;
+        let services = Externals::open(&Ground { config, catalog, secrets: folder, clock: &clock::Clock::System })?;
+        services.check().await?;
+        let embedded = Self::embedded()?;
+        Ok(Self {
+            mq: services.mq.map_or(embedded.mq, |mq| mq),
+            kv: services.kv.map_or(embedded.kv, |kv| kv),
+            hot: services.hot.map_or(embedded.hot, |hot| hot),
+            ..embedded
+        })
+    }
+}
+
+/// Runs every step over `rows` rows, `runs` times; on the services of the configuration `file`, if there is one.
+pub async fn stages(rows: u64, runs: u32, file: Option<PathBuf>) -> Result<()> {
     println!("{}", machine::describe());
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); STEPS.len()];
+    let mut written = 0;
     for _ in 0..runs {
+        let tiers = match &file {
+            Some(file) => Tiers::services(file).await?,
+            None => Tiers::embedded()?,
+        };
         machine::wait_until_idle().await;
-        for (step, taken) in run(rows).await?.into_iter().enumerate() {
+        let (taken, blocks) = run(&tiers, rows).await?;
+        written = blocks;
+        for (step, taken) in taken.into_iter().enumerate() {
             times[step].push(taken.as_secs_f64() * 1e9 / rows as f64);
         }
     }
     println!("{} rows, {} merchants x 4 channels x 24 hours, one core", short(rows as f64), orders::MERCHANTS);
     println!("{:<42} {:>28} {:>16}", "step", "ns a row", "rows/s");
-    for (name, times) in STEPS.iter().zip(times) {
-        let runs = Runs::new(times);
+    for (name, times) in STEPS.iter().zip(&times) {
+        let runs = Runs::new(times.clone());
         println!("{name:<42} {:>28} {:>16}", runs.to_string(), short(1e9 / runs.median()));
     }
+    let seconds = Runs::new(times[HOT].clone()).median() * rows as f64 / 1e9;
+    println!("hot took {} metric rows, {} a second", short(written as f64), short(written as f64 / seconds));
     Ok(())
 }
 
@@ -97,15 +152,18 @@ fn batch(part: &Part, from: &mut [u64], body: Bytes, fingerprint: u64) -> Batch 
     Batch { header, body }
 }
 
-async fn run(rows: u64) -> Result<[Duration; STEPS.len()]> {
-    let folder = tempfile::tempdir()?;
+/// What each step took, and how many metric rows went to hot.
+async fn run(tiers: &Tiers, rows: u64) -> Result<([Duration; STEPS.len()], usize)> {
+    let Tiers { mq, kv, hot, .. } = tiers;
     let catalog = catalog()?;
     let table = catalog.table("orders").context("the table was just defined")?.clone();
-    let mq = EmbeddedMq::open(&folder.path().join("mq"), PARTITIONS, PAGE_CACHE)?;
-    let kv = EmbeddedKv::open(&folder.path().join("kv"), PARTITIONS, PAGE_CACHE)?;
-    let hot = EmbeddedHot::open(&folder.path().join("hot"), PARTITIONS, PAGE_CACHE)?;
     let mut folds: Vec<Fold> = (0..PARTITIONS).map(|_| Fold::new(&catalog)).collect();
-    let mut tips = vec![Tip::default(); PARTITIONS as usize];
+    // Services hold what earlier runs wrote: this one stands above it.
+    let partitions = || (0..PARTITIONS).map(PartitionId);
+    let mut begun: Vec<Tip> =
+        try_join_all(partitions().map(|it| kv.head(it))).await?.into_iter().map(|head| head.tip).collect();
+    let epoch = begun.iter().map(|tip| tip.epoch).max().unwrap_or_default() + 1;
+    let mut tips = begun.clone();
     let mut positions = vec![0; PARTITIONS as usize];
     let mut applied = vec![Applied::default(); PARTITIONS as usize];
     let mut taken = [Duration::ZERO; STEPS.len()];
@@ -137,7 +195,7 @@ async fn run(rows: u64) -> Result<[Duration; STEPS.len()]> {
         let start = clock::instant();
         for (partition, batch) in &batches {
             let index = partition.0 as usize;
-            let id = Tip::new(1, tips[index].number + 1);
+            let id = Tip::new(epoch, tips[index].number + 1);
             applied[index].add(&batch.header.source, batch.header.span, 0);
             let chunk = Chunk { id, previous: tips[index], at_ms: 0, batches: vec![batch.clone()] };
             let delta = applied[index].delta([&batch.header.source]);
@@ -147,15 +205,19 @@ async fn run(rows: u64) -> Result<[Duration; STEPS.len()]> {
         taken[3] += start.elapsed();
 
         let start = clock::instant();
-        let decoded = (batches.iter())
-            .map(|(partition, batch)| Ok((*partition, decode_rows(&table.schema, &batch.body)?)))
-            .collect::<Result<Vec<_>>>()?;
+        for partition in partitions() {
+            let after = &mut begun[partition.0 as usize];
+            while let ChunkRead::Next(chunks) = kv.chunks(partition, *after, READ_BYTES).await? {
+                let Some(last) = chunks.last() else { break };
+                *after = last.id;
+            }
+        }
         taken[4] += start.elapsed();
 
         let start = clock::instant();
-        for (partition, rows) in &decoded {
-            folds[partition.0 as usize].apply(&table, rows, None)?;
-        }
+        let decoded = (batches.iter())
+            .map(|(partition, batch)| Ok((*partition, decode_rows(&table.schema, &batch.body)?)))
+            .collect::<Result<Vec<_>>>()?;
         taken[5] += start.elapsed();
 
         let start = clock::instant();
@@ -163,22 +225,32 @@ async fn run(rows: u64) -> Result<[Duration; STEPS.len()]> {
             folds[partition.0 as usize].apply(&table, rows, None)?;
         }
         taken[6] += start.elapsed();
+
+        let start = clock::instant();
+        for (partition, rows) in &decoded {
+            folds[partition.0 as usize].apply(&table, rows, None)?;
+        }
+        taken[7] += start.elapsed();
     }
+    let mut metric_rows = 0;
     for (index, fold) in folds.iter_mut().enumerate() {
+        let partition = PartitionId(index as u16);
+        let tip = hot.standing(partition).await?.tip;
         let start = clock::instant();
         let names = fold.settle();
-        let version = Tip::new(1, 1);
+        let version = Tip::new(tip.epoch + 1, 1);
         let blocks: Vec<_> = (fold.encode(&names).into_iter().zip(&names))
             .filter_map(|(rows, name)| Some((name.clone(), StoredBlock { version, rows: rows? })))
             .collect();
-        taken[7] += start.elapsed();
-        let start = clock::instant();
-        let write = SinkWrite { tip: version, blocks, ..SinkWrite::default() };
-        hot.write(PartitionId(index as u16), write).await?;
         taken[8] += start.elapsed();
+        metric_rows += fold.rows();
+        let start = clock::instant();
+        let write = SinkWrite { expect: tip, tip: version, blocks, ..SinkWrite::default() };
+        hot.write(partition, write).await?;
+        taken[HOT] += start.elapsed();
     }
-    taken[9] = fold_alone(&catalog, rows)?;
-    Ok(taken)
+    taken[10] = fold_alone(&catalog, rows)?;
+    Ok((taken, metric_rows))
 }
 
 /// The fold over one partition's rows of one day in batches as large as a chunk, once all groups are known.

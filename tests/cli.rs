@@ -38,6 +38,7 @@ fn help_names_every_command_and_every_exit_code() {
         "tier",
         "drill",
         "node-drain",
+        "source",
         "config",
         "bench",
         "completions",

@@ -62,7 +62,9 @@ impl Scope {
             "/api/v1/query" | "/api/v1/metrics-catalog" | "/openapi.json" => Some(Self::Query),
             _ if path == "/docs" || path.starts_with("/docs/") => Some(Self::Query),
             _ if method == "GET" => Some(Self::Operate),
-            _ if path.starts_with("/api/v1/tiers/") || path.starts_with("/api/v1/nodes/") => Some(Self::Operate),
+            _ if ["/api/v1/tiers/", "/api/v1/nodes/", "/api/v1/sources/"].iter().any(|it| path.starts_with(it)) => {
+                Some(Self::Operate)
+            }
             _ => Some(Self::Admin),
         }
     }
@@ -150,6 +152,7 @@ mod tests {
             ("GET", "/api/v1/events"),
             ("PUT", "/api/v1/tiers/kv"),
             ("POST", "/api/v1/nodes/slave-1/drain"),
+            ("POST", "/api/v1/sources/shop/order"),
             ("DELETE", "/api/v1/nodes/slave-1/drain"),
         ] {
             assert_eq!(ask("operator-secret", method, path), Decision::Allowed(None), "{method} {path}");

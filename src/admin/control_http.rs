@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::admin_http::AdminState;
 use super::view::IncidentsView;
 use crate::model::mode::{Mode, Tier};
-use crate::model::task::NodeName;
+use crate::model::task::{NodeName, SourceOrder};
 use crate::net::control::{Answered, Ask};
 use crate::problem::{Problem, ProblemDocument};
 
@@ -23,7 +23,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/incidents", web::get().to(incidents))
         .route("/api/v1/tiers/{tier}", web::put().to(hold_tier))
         .route("/api/v1/nodes/{name}/drain", web::post().to(drain))
-        .route("/api/v1/nodes/{name}/drain", web::delete().to(undrain));
+        .route("/api/v1/nodes/{name}/drain", web::delete().to(undrain))
+        .route("/api/v1/sources/{name}/order", web::post().to(order_source));
 }
 
 /// A decision about a tier.
@@ -117,6 +118,50 @@ pub async fn drain(state: web::Data<AdminState>, name: web::Path<String>) -> Res
     ))]
 pub async fn undrain(state: web::Data<AdminState>, name: web::Path<String>) -> Result<HttpResponse, Problem> {
     set_draining(&state, &name, false).await
+}
+
+/// What to do with a source that stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderSource {
+    pub order: WantedOrder,
+}
+
+/// What an operator wants of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WantedOrder {
+    /// That it tries again as it is.
+    Retry,
+    /// That it goes on past what stopped it; what that means, its incident says.
+    Pass,
+}
+
+/// Has a source that stands still try again, or go on past what stopped it.
+#[utoipa::path(post, path = "/api/v1/sources/{name}/order", tag = "cluster", request_body = OrderSource,
+    params(("name" = String, Path, description = "The source's name")),
+    responses(
+        (status = 200, description = "The node that captures it was told", body = Done),
+        (status = 400, description = "The body is not an order", body = ProblemDocument),
+        (status = 409, description = "There is no such source, it does not stand still, or nobody captures it", body = ProblemDocument),
+        (status = 503, description = "No active master", body = ProblemDocument),
+        (status = 504, description = "It may or may not be done; ask the same again", body = ProblemDocument),
+    ))]
+pub async fn order_source(
+    state: web::Data<AdminState>,
+    name: web::Path<String>,
+    body: web::Bytes,
+) -> Result<HttpResponse, Problem> {
+    let wanted: OrderSource = serde_json::from_slice(&body).map_err(|error| {
+        let detail = format!("{error}; send {{\"order\": \"retry\"|\"pass\"}}");
+        Problem::new(StatusCode::BAD_REQUEST, "bad-request", "The body cannot be read", detail)
+    })?;
+    let order = match wanted.order {
+        WantedOrder::Retry => SourceOrder::Retry,
+        WantedOrder::Pass => SourceOrder::Pass,
+    };
+    let ask = Ask::OrderSource { source: name.as_str().into(), order };
+    done(state.masters.ask(ask).await)
 }
 
 async fn set_draining(state: &AdminState, name: &str, draining: bool) -> Result<HttpResponse, Problem> {

@@ -61,6 +61,9 @@ async fn a_decision_reaches_the_masters_as_it_was_meant() {
     let node = NodeName::new("slave-1");
     let (_, _, _, asked) = ask(Answered::Done, drain_of("slave-1")).await;
     assert_eq!(asked, [Ask::Drain { node: node.clone(), draining: true }]);
+    let order = test::TestRequest::post().uri("/api/v1/sources/shop/order").set_payload(r#"{"order":"pass"}"#);
+    let told = Ask::OrderSource { source: "shop".into(), order: SourceOrder::Pass };
+    assert_eq!(ask(Answered::Done, order).await.3, [told]);
     let undo = test::TestRequest::delete().uri("/api/v1/nodes/slave-1/drain");
     assert_eq!(ask(Answered::Done, undo).await.3, [Ask::Drain { node, draining: false }]);
 }

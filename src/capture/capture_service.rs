@@ -17,7 +17,6 @@ use super::place::Place;
 use super::server;
 use super::settings::Settings;
 use super::source_service::supervise;
-use super::standing::Order;
 use super::stop::{Stop, Trouble};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -25,6 +24,7 @@ use crate::model::catalog::Catalog;
 use crate::model::id::Epoch;
 use crate::model::position::Position;
 use crate::model::schema::Table;
+use crate::model::task::SourceOrder;
 use crate::mq::Mq;
 
 /// What a source is captured with.
@@ -132,7 +132,7 @@ pub struct CaptureReport {
 
 /// A source that runs.
 pub struct CaptureHandle {
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<SourceOrder>,
     reports: watch::Receiver<CaptureReport>,
     end: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -148,7 +148,7 @@ impl CaptureHandle {
     }
 
     /// Orders what a stopped source is to do; false if too many orders wait.
-    pub fn order(&self, order: Order) -> bool {
+    pub fn order(&self, order: SourceOrder) -> bool {
         self.orders.try_send(order).is_ok()
     }
 

@@ -16,10 +16,11 @@ use super::moving_service;
 use super::mysql::Door;
 use super::settings::Settings;
 use super::snapshot_service;
-use super::standing::{Effect, Input, Machine, Order, Standing, Work};
+use super::standing::{Effect, Input, Machine, Standing, Work};
 use super::stop::{Stop, StopKind, Trouble};
 use crate::backoff::Retry;
 use crate::clock::Clock;
+use crate::model::task::SourceOrder;
 use crate::tier::TierError;
 
 /// Everything that the pieces of work share.
@@ -41,7 +42,7 @@ pub struct Worker {
 /// A driver that panics at bytes which it does not expect must not end the source for good.
 pub async fn supervise(
     parts: CaptureParts,
-    order: mpsc::Receiver<Order>,
+    order: mpsc::Receiver<SourceOrder>,
     report: watch::Sender<CaptureReport>,
     mut ended: watch::Receiver<bool>,
 ) {
@@ -67,7 +68,7 @@ pub async fn supervise(
 
 async fn run(
     parts: CaptureParts,
-    order: Arc<tokio::sync::Mutex<mpsc::Receiver<Order>>>,
+    order: Arc<tokio::sync::Mutex<mpsc::Receiver<SourceOrder>>>,
     report: Arc<watch::Sender<CaptureReport>>,
     mut ended: watch::Receiver<bool>,
 ) {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::place::Place;
 use super::stop::{Stop, StopKind};
 use crate::backoff::Retry;
+use crate::model::task::SourceOrder;
 
 /// A piece of a source's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,17 +40,7 @@ pub enum Input {
     Fenced,
     /// The time of the last `Wake` has come.
     Tick,
-    Order(Order),
-}
-
-/// What an operator may order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Order {
-    /// Try again as it is.
-    Retry,
-    /// Go on past what stopped it; see each `StopKind`.
-    Pass,
+    Order(SourceOrder),
 }
 
 /// What to do.
@@ -127,10 +118,10 @@ impl Machine {
                 let looks = (stop.kind == StopKind::Server).then_some(Effect::Wake(now_ms + self.look_again_ms));
                 (Standing::Stopped { work: after_failure(work), stop }, looks.into_iter().collect())
             }
-            (Standing::Pausing { work, .. }, Input::Tick | Input::Order(Order::Retry)) => begin(work),
-            (Standing::Stopped { work, .. }, Input::Order(Order::Retry)) => begin(work),
+            (Standing::Pausing { work, .. }, Input::Tick | Input::Order(SourceOrder::Retry)) => begin(work),
+            (Standing::Stopped { work, .. }, Input::Order(SourceOrder::Retry)) => begin(work),
             (Standing::Stopped { work, stop }, Input::Tick) if stop.kind == StopKind::Server => begin(work),
-            (Standing::Stopped { work, stop }, Input::Order(Order::Pass)) => match passed(&stop) {
+            (Standing::Stopped { work, stop }, Input::Order(SourceOrder::Pass)) => match passed(&stop) {
                 Some(passed) => (Standing::Doing(work), vec![Effect::Pass(passed), Effect::Do(work)]),
                 None => (Standing::Stopped { work, stop }, Vec::new()),
             },
@@ -214,9 +205,9 @@ mod tests {
             for input in [Input::Tick, Input::Well, Input::Failed("late".into())] {
                 assert_eq!(machine.step(0, input), []);
             }
-            assert_eq!(machine.step(0, Input::Order(Order::Pass)), effects);
+            assert_eq!(machine.step(0, Input::Order(SourceOrder::Pass)), effects);
             if kind == StopKind::Unreadable {
-                assert_eq!(machine.step(0, Input::Order(Order::Retry)), [Effect::Do(Work::Follow)]);
+                assert_eq!(machine.step(0, Input::Order(SourceOrder::Retry)), [Effect::Do(Work::Follow)]);
             }
         }
     }
@@ -227,6 +218,6 @@ mod tests {
         assert_eq!(machine.step(10, Input::Stop(stop(StopKind::Server))), [Effect::Wake(5_010)]);
         assert_eq!(machine.step(5_010, Input::Tick), [Effect::Do(Work::Load)]);
         assert_eq!(machine.step(5_020, Input::Fenced), [Effect::End]);
-        assert_eq!(machine.step(5_030, Input::Order(Order::Retry)), []);
+        assert_eq!(machine.step(5_030, Input::Order(SourceOrder::Retry)), []);
     }
 }

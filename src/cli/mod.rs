@@ -50,6 +50,7 @@ enum Command {
     Tier(operate::Tier),
     Drill(operate::Drill),
     NodeDrain(operate::NodeDrain),
+    Source(operate::Source),
     #[command(subcommand)]
     Config(config::Config),
     Doctor(doctor::Doctor),
@@ -69,6 +70,7 @@ pub fn run() -> ExitCode {
         Command::Tier(tier) => client::block_on(tier.run()),
         Command::Drill(drill) => client::block_on(drill.run()),
         Command::NodeDrain(drain) => client::block_on(drain.run()),
+        Command::Source(source) => client::block_on(source.run()),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => client::block_on(doctor.run()),
         Command::Bench(bench) => bench.run(),

@@ -1,4 +1,4 @@
-//! `holdfast tier`, `drill` and `node-drain`: what operators decide.
+//! `holdfast tier`, `drill`, `node-drain` and `source`: what operators decide.
 //!
 //! Invariant: success means that a majority of the masters has it; an outcome that nobody knows is a failure that says so.
 
@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::client::{Client, Server};
 use super::failure::{Exit, Failure};
 use super::{Outcome, output, status};
-use crate::admin::control_http::{HoldTier, WantedMode};
+use crate::admin::control_http::{HoldTier, OrderSource, WantedMode, WantedOrder};
 use crate::clock;
 use crate::model::units::Millis;
 
@@ -67,6 +67,24 @@ pub struct NodeDrain {
     undo: bool,
     #[command(flatten)]
     server: Server,
+}
+
+/// Tell a captured source that stands still what to do.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// As its [[source]] names it.
+    name: String,
+    order: OrderName,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OrderName {
+    /// Try again as it is
+    Retry,
+    /// Go on past what stopped it; `holdfast status` says what that means
+    Pass,
 }
 
 const POLL: Duration = Duration::from_millis(200);
@@ -132,6 +150,19 @@ impl NodeDrain {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+}
+
+impl Source {
+    pub async fn run(self) -> Outcome {
+        let order = match self.order {
+            OrderName::Retry => WantedOrder::Retry,
+            OrderName::Pass => WantedOrder::Pass,
+        };
+        let client = self.server.connect()?;
+        let path = format!("/api/v1/sources/{}/order", encoded(&self.name));
+        client.send(client.post(&path).json(&OrderSource { order })).await?;
+        output::print(format!("{} was told; `holdfast status` says how it goes on\n", self.name))
     }
 }
 

@@ -28,8 +28,8 @@ use super::requests::{Answer, Token};
 use super::roster::Roster;
 use super::settings::Settings;
 use super::weights::Weights;
-use crate::model::report::NodeReport;
-use crate::model::task::{BootId, NodeName, NodeProfile, NodeState, Task};
+use crate::model::report::{NodeReport, TaskState};
+use crate::model::task::{BootId, NodeName, NodeProfile, NodeState, SourceOrder, Task};
 use crate::net::control::{Answered, Ask, Directory, FromMaster, FromNode};
 
 /// Between two looks at conditions that last for seconds.
@@ -326,6 +326,12 @@ impl Governor {
             return effects.push(Effect::Answer { ask, answer });
         }
         let refused = |reason: String| Effect::Answer { ask, answer: Answered::Refused { reason } };
+        if let Ask::OrderSource { source, order } = &what {
+            return match self.order_source(group, source, *order) {
+                Ok(told) => effects.extend([told, Effect::Answer { ask, answer: Answered::Done }]),
+                Err(reason) => effects.push(refused(reason)),
+            };
+        }
         if !self.waiting.has_room() {
             return effects.push(refused("too many wait for an answer".to_owned()));
         }
@@ -336,6 +342,24 @@ impl Governor {
                 self.run(now_ms, ask, errand, effects);
             }
         }
+    }
+
+    /// Tells the one who captures a source that stands still.
+    fn order_source(&self, group: &Group<'_>, source: &Arc<str>, order: SourceOrder) -> Result<Effect, String> {
+        let task = Task::Capture(source.clone());
+        let assignment = group.catalog.task(&task).ok_or_else(|| format!("there is no source '{source}'"))?;
+        let nobody = || format!("nobody captures {source} now; a node with the role capture is needed");
+        let owner = assignment.owner.as_ref().ok_or_else(nobody)?;
+        let report = self.roster.last_heard(owner).and_then(|heard| heard.report.as_ref());
+        let state = report.and_then(|report| report.tasks.iter().find(|it| it.task == task)).map(|it| it.state);
+        if state.is_some_and(|state| state != TaskState::Failing) {
+            return Err(format!("{source} does not stand still"));
+        }
+        let session = self.roster.session_of(group.catalog, owner);
+        let session =
+            session.ok_or_else(|| format!("{owner}, which captures {source}, is not connected; try again"))?;
+        let message = FromMaster::Order { task, epoch: assignment.epoch, order };
+        Ok(Effect::Send { to: vec![session], message })
     }
 
     fn run(&mut self, now_ms: i64, ask: AskId, errand: Errand, effects: &mut Vec<Effect>) {

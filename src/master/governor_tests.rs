@@ -194,6 +194,14 @@ fn who_captures_nothing_can_ask_for_a_checkpoint_and_save_none() {
     assert!(matches!(world.answers.get(&saved), Some(Answered::Refused { .. })));
 }
 
+#[test]
+fn nobody_is_told_of_an_order_to_a_source_that_there_is_not() {
+    let mut world = cluster(1);
+    let asked = world.ask(Ask::OrderSource { source: "shop".into(), order: SourceOrder::Retry });
+    let Some(Answered::Refused { reason }) = world.answers.get(&asked) else { panic!("it is done") };
+    assert!(reason.contains("there is no source 'shop'"), "{reason}");
+}
+
 #[derive(Debug, Clone)]
 enum Fault {
     Start(u8),

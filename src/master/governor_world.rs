@@ -320,7 +320,7 @@ impl World {
                 let message = FromNode::Released { node: name, boot, task: task.clone(), epoch: *epoch };
                 self.step(Input::Heard { session, message });
             }
-            FromMaster::Release { .. } | FromMaster::Standing { .. } => {}
+            FromMaster::Release { .. } | FromMaster::Standing { .. } | FromMaster::Order { .. } => {}
         }
     }
 

@@ -154,7 +154,7 @@ impl Handler for NodeDoor {
                 FromMaster::Release { task, epoch } => {
                     self.0.say(&FromNode::Released { node: self.0.name.clone(), boot: 5, task, epoch });
                 }
-                FromMaster::Standing { .. } => {}
+                FromMaster::Standing { .. } | FromMaster::Order { .. } => {}
             }
         })
     }

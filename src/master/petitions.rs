@@ -38,7 +38,7 @@ fn refuse<T>(reason: impl Into<String>) -> Result<T, String> {
     Err(reason.into())
 }
 
-/// Why not, in words. `State` and `Checkpoint` change nothing, and are not for here.
+/// Why not, in words. `State`, `Checkpoint` and `OrderSource` change nothing here, and are not for here.
 pub fn errand(now_ms: i64, group: &Group<'_>, ask: Ask) -> Result<Errand, String> {
     match ask {
         Ask::State { .. } => Ok(Errand::Nothing),
@@ -53,7 +53,7 @@ pub fn errand(now_ms: i64, group: &Group<'_>, ask: Ask) -> Result<Errand, String
             NodeState::Lost => Ok(Errand::Propose(Change::ForgetNode { node })),
             _ => refuse(format!("{node} is not lost; stop it first")),
         },
-        Ask::Checkpoint { .. } => Ok(Errand::Nothing),
+        Ask::Checkpoint { .. } | Ask::OrderSource { .. } => Ok(Errand::Nothing),
         Ask::SaveCheckpoint { source, epoch, state } => save_checkpoint(group, source, epoch, state),
         Ask::AddMaster { address } => add_master(group, address),
         Ask::RemoveMaster { address } => remove_master(group, &address),

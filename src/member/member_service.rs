@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::membership::{Effect, Input, Membership, Pace};
 use super::work::{How, Work};
@@ -21,7 +21,7 @@ use crate::clock::{Clock, instant};
 use crate::locks::lock;
 use crate::model::codec;
 use crate::model::report::NodeReport;
-use crate::model::task::{NodeName, NodeProfile};
+use crate::model::task::{NodeName, NodeProfile, SourceOrder};
 use crate::model::units::Millis;
 use crate::net::control::{Answered, Ask, Directory, FromMaster};
 use crate::net::error::{NetError, Refusal};
@@ -32,6 +32,9 @@ use crate::net::service;
 pub trait Tasks: Send + Sync {
     /// Actors' epochs begin at `work.actor_epoch()`. Takes the place of an earlier work on the task that is still ending.
     fn run(&self, work: Work);
+
+    /// An operator's order to a source that stands still.
+    fn order(&self, work: &Work, order: SourceOrder);
 
     /// Resolves when all is published and saved that can be. Concerns this work only, not a later one on the task.
     fn let_go(&self, work: Work, how: How) -> BoxFuture<'static, ()>;
@@ -281,6 +284,10 @@ impl Run {
                     let _ = tokio::spawn(ended).await;
                     Input::Ended(work)
                 });
+            }
+            Effect::Order(work, order) => {
+                info!(task = %work.task, ?order, "an operator's order");
+                self.parts.tasks.order(&work, order);
             }
             Effect::Run(work) => {
                 debug!(task = %work.task, epoch = work.epoch, turn = work.turn, "task begun");

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::model::id::{Epoch, PartitionId};
 use crate::model::report::{Freshness, NodeRates};
-use crate::model::task::{Assignment, NodeState, Task};
+use crate::model::task::{Assignment, NodeState, SourceOrder, Task};
 use crate::net::control::{ClusterState, FromNode};
 use crate::net::link::{Fingerprint, Identity, Listening};
 use crate::net::memory::MemoryNet;
@@ -103,6 +103,10 @@ struct TestTasks(Arc<Done>);
 impl Tasks for TestTasks {
     fn run(&self, work: Work) {
         lock(&self.0.log).push(format!("run {} {}", work.task, work.actor_epoch()));
+    }
+
+    fn order(&self, work: &Work, order: SourceOrder) {
+        lock(&self.0.log).push(format!("{order:?} {} {}", work.task, work.actor_epoch()));
     }
 
     fn let_go(&self, work: Work, how: How) -> BoxFuture<'static, ()> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::work::{How, MOST_TURNS, Work};
 use crate::model::id::Epoch;
 use crate::model::report::NodeReport;
-use crate::model::task::{BootId, NodeName, NodeProfile, NodeState, Task};
+use crate::model::task::{BootId, NodeName, NodeProfile, NodeState, SourceOrder, Task};
 use crate::net::control::{Directory, FromMaster, FromNode};
 use crate::net::whereabouts;
 
@@ -59,6 +59,8 @@ pub enum Effect {
     DirectoryIs(Arc<Directory>),
     LetGo(Work, How),
     Run(Work),
+    /// An operator's, of a source that is captured here.
+    Order(Work, SourceOrder),
     /// Links are to be kept to these masters and no others.
     Dial(BTreeSet<String>),
     /// Nothing is this node's any more.
@@ -311,6 +313,12 @@ impl Membership {
                 if self.active_link().is_some_and(|(_, link)| link.peer == from) {
                     self.release(task, epoch, effects);
                 }
+            }
+            // Whoever sent it: it is for this assignment only.
+            FromMaster::Order { task, epoch, order } => {
+                let held = self.tasks.get(&task).filter(|held| held.epoch == epoch && held.state == State::Running);
+                effects
+                    .extend(held.map(|held| Effect::Order(Work { task: task.clone(), epoch, turn: held.turn }, order)));
             }
         }
     }

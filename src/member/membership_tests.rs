@@ -161,6 +161,16 @@ fn a_task_that_is_to_be_handed_over_is_finished_and_then_released() {
 }
 
 #[test]
+fn an_order_is_for_the_assignment_that_it_names() {
+    let mut member = joined();
+    let order = |epoch| heard(2, FromMaster::Order { task: gate(0), epoch, order: SourceOrder::Pass });
+    assert_eq!(member.step(0, order(1)), [Effect::Order(work(0, 1), SourceOrder::Pass)]);
+    assert_eq!(member.step(0, order(2)), []);
+    member.step(0, heard(1, FromMaster::Release { task: gate(0), epoch: 1 }));
+    assert_eq!(member.step(0, order(1)), [], "it is being let go");
+}
+
+#[test]
 fn what_was_given_back_and_nobody_took_is_taken_up_again() {
     let mut member = joined();
     member.step(0, heard(1, FromMaster::Release { task: gate(0), epoch: 1 }));

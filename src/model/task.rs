@@ -130,6 +130,15 @@ pub struct Assignment {
     pub epoch: Epoch,
 }
 
+/// What an operator may order of a source that stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SourceOrder {
+    /// Try again as it is.
+    Retry,
+    /// Go on past what stopped it; what that means, its incident says.
+    Pass,
+}
+
 /// How a node stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

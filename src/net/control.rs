@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  node ── Hello, Beat, Released, Leaving ──▶ active master      messages to service CONTROL, in order
-//!  node ◀─ Standing, Directory, Release ───── active master
+//!  node ◀─ Standing, Directory, Release, Order active master
 //!  any  ── Ask ──▶ a master ── Answered ──▶                      calls to service CONTROL
 //! ```
 //!
@@ -22,7 +22,7 @@ use crate::model::id::Epoch;
 use crate::model::incident::Incident;
 use crate::model::mode::{Mode, Tier, TierStanding};
 use crate::model::report::NodeReport;
-use crate::model::task::{Assignment, BootId, NodeName, NodeProfile, NodeState, Task};
+use crate::model::task::{Assignment, BootId, NodeName, NodeProfile, NodeState, SourceOrder, Task};
 
 /// From a node to the master that it takes for the active one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,12 @@ pub enum FromMaster {
     Release {
         task: Task,
         epoch: Epoch,
+    },
+    /// For the one who captures a source under this assignment.
+    Order {
+        task: Task,
+        epoch: Epoch,
+        order: SourceOrder,
     },
 }
 
@@ -92,6 +98,11 @@ pub enum Ask {
     },
     Forget {
         node: NodeName,
+    },
+    /// An operator's order to a source that stands still. `Done`: its owner was told.
+    OrderSource {
+        source: Arc<str>,
+        order: SourceOrder,
     },
     /// Where the capture of a source shall begin, under its assignment's epoch.
     Checkpoint {

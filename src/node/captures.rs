@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::model::catalog::Catalog;
 use crate::model::codec;
 use crate::model::id::Epoch;
-use crate::model::task::Task;
+use crate::model::task::{SourceOrder, Task};
 use crate::mq::Mq;
 use crate::net::control::{Answered, Ask};
 use crate::tier::{TierError, TierFuture};
@@ -138,6 +138,13 @@ impl Captures {
             before.handle.kill();
         }
         true
+    }
+
+    /// False: it is not this work that is on its source, or too many orders wait.
+    pub fn order(&self, work: &Work, order: SourceOrder) -> bool {
+        let Task::Capture(name) = &work.task else { return false };
+        let running = lock(&self.shared.running);
+        running.get(name).is_some_and(|running| running.work == *work && running.handle.order(order))
     }
 
     /// Ends this work, if it is still the one on its source.

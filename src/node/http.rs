@@ -40,6 +40,7 @@ use crate::query::query_service::QueryService;
         control_http::hold_tier,
         control_http::drain,
         control_http::undrain,
+        control_http::order_source,
         admin_http::livez,
         admin_http::readyz,
         admin_http::metrics,

@@ -21,7 +21,7 @@ use crate::member::work::{How, Work};
 use crate::metrics::Metrics;
 use crate::model::catalog::Catalog;
 use crate::model::id::Epoch;
-use crate::model::task::Task;
+use crate::model::task::{SourceOrder, Task};
 use crate::net::message::PushBudget;
 use crate::net::peers::Finder;
 use crate::net::push_service::{ClusterOwners, LocalOwners};
@@ -149,6 +149,13 @@ impl Tasks for Roles {
         if !told {
             // Mailboxes have room for every partition, and masters give tasks to those who can do them.
             error!(task = %work.task, "a task cannot be begun here");
+        }
+    }
+
+    fn order(&self, work: &Work, order: SourceOrder) {
+        let is_taken = self.captures.as_ref().is_some_and(|captures| captures.order(work, order));
+        if !is_taken {
+            warn!(task = %work.task, ?order, "an order came for what is not captured here");
         }
     }
 

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use holdfast::capture::capture_service::{CaptureHandle, CaptureReport};
-use holdfast::capture::standing::Order;
 use holdfast::capture::stop::StopKind;
 use holdfast::model::applied::Applied;
+use holdfast::model::task::SourceOrder;
 
 use crate::services::eventually;
 use crate::setup::{ALL_KINDS, CREATE_KINDS, LONG, SELECT_KINDS, Setup, start_if_there, until};
@@ -50,7 +50,7 @@ async fn a_column_that_changes_its_type_stops_until_it_is_passed() {
     capture.stop().await;
     let capture = setup.start();
     until(&capture, "stopped", |report| report.standing == "stopped").await;
-    assert!(capture.order(Order::Pass));
+    assert!(capture.order(SourceOrder::Pass));
     setup.equals(SELECT_KINDS).await;
     assert_eq!(capture.report().standing, "following");
     capture.stop().await;
@@ -65,7 +65,7 @@ async fn a_truncated_table_stops_and_passing_it_leaves_a_gap() {
     let (before, applied) = setup.counted().await;
     assert!(before.len() == 3 && applied.iter().all(Applied::is_gapless));
     setup.server.sql("insert into shop.kinds (shop) values (9)");
-    assert!(capture.order(Order::Pass));
+    assert!(capture.order(SourceOrder::Pass));
     until(&capture, "following", |report| report.standing == "following").await;
     goes_on_with_a_gap(&setup, &capture, 4).await;
     capture.stop().await;
@@ -87,7 +87,7 @@ async fn a_purged_log_stops_with_the_gap_stated() {
     let stop = report.stop.expect("a reason");
     assert!(matches!(stop.kind, StopKind::Purged { first } if first.file == 3), "{stop:?}");
     assert!(stop.reason.contains("binlog.000001") && stop.reason.contains("binlog.000003"), "{stop}");
-    assert!(capture.order(Order::Pass));
+    assert!(capture.order(SourceOrder::Pass));
     goes_on_with_a_gap(&setup, &capture, 4).await;
     capture.stop().await;
 }
@@ -143,7 +143,7 @@ async fn a_value_that_does_not_fit_stops_and_names_the_column() {
     let report = until(&capture, "stopped", |report| report.standing == "stopped").await;
     let reason = report.reason.expect("a reason");
     assert!(reason.contains("shop.kinds.big: 18446744073709551615 is out of range"), "{reason}");
-    assert!(!capture.order(Order::Pass) || capture.report().standing == "stopped");
+    assert!(!capture.order(SourceOrder::Pass) || capture.report().standing == "stopped");
     capture.stop().await;
 }
 
@@ -156,13 +156,13 @@ async fn a_table_that_is_renamed_stops_until_it_is_back_and_one_that_is_dropped_
     assert!(stop.kind == StopKind::Definition && stop.reason.contains("was renamed"), "{stop}");
     setup.server.sql("rename table shop.elsewhere to shop.kinds; insert into shop.kinds (shop) values (4)");
     let first = stop.place;
-    assert!(capture.order(Order::Pass));
+    assert!(capture.order(SourceOrder::Pass));
     let report = until(&capture, "stopped again", |report| {
         stopped(report) && report.stop.as_ref().map(|stop| stop.place) != Some(first)
     })
     .await;
     assert_eq!(report.stop.expect("a reason").kind, StopKind::Definition);
-    assert!(capture.order(Order::Pass));
+    assert!(capture.order(SourceOrder::Pass));
     setup.equals(SELECT_KINDS).await;
     setup.server.sql("drop table shop.kinds");
     let report = until(&capture, "stopped for the loss", |report| {
@@ -171,7 +171,7 @@ async fn a_table_that_is_renamed_stops_until_it_is_back_and_one_that_is_dropped_
     .await;
     assert!(report.reason.expect("a reason").contains("was dropped"));
     setup.server.sql(&format!("{CREATE_KINDS}; insert into shop.kinds (id, shop) values (100, 7)"));
-    assert!(capture.order(Order::Pass));
+    assert!(capture.order(SourceOrder::Pass));
     goes_on_with_a_gap(&setup, &capture, 5).await;
     capture.stop().await;
 }
@@ -186,7 +186,7 @@ async fn changes_in_an_xa_transaction_stop_and_passing_them_leaves_a_gap() {
     let stop = report.stop.expect("a reason");
     assert!(stop.kind == StopKind::Loss && stop.reason.contains("XA"), "{stop}");
     setup.server.sql("insert into shop.kinds (shop) values (5)");
-    assert!(capture.order(Order::Pass));
+    assert!(capture.order(SourceOrder::Pass));
     goes_on_with_a_gap(&setup, &capture, 4).await;
     capture.stop().await;
 }
@@ -199,7 +199,7 @@ async fn a_change_that_the_log_has_as_a_statement_stops_and_passing_it_leaves_a_
     let stop = report.stop.expect("a reason");
     assert!(stop.kind == StopKind::Loss && stop.reason.contains("not by rows"), "{stop}");
     setup.server.sql("insert into shop.kinds (shop) values (5)");
-    assert!(capture.order(Order::Pass));
+    assert!(capture.order(SourceOrder::Pass));
     goes_on_with_a_gap(&setup, &capture, 4).await;
     capture.stop().await;
 }

@@ -44,6 +44,30 @@ fn metric_rows_equal_sql_over_the_source_whatever_was_killed_on_the_way() {
 }
 
 #[test]
+fn a_source_that_stopped_goes_on_exactly_at_an_operators_order() {
+    let Some(mut platform) = Platform::start_if_there() else { return };
+    let shop = Shop::open(platform.source.url_of("root", "shop"), seed() + 2);
+    platform.wait("the shop works", |_| match shop.transactions() {
+        done if done >= 50 => Ok(()),
+        done => Err(format!("{done} transactions")),
+    });
+    assert!(platform.order("pass").is_err_and(|reason| reason.contains("does not stand still")));
+    platform.source.sql("alter table shop.orders modify status varchar(40) not null");
+    platform.wait("an incident says what to do", |platform| {
+        let open = platform.incidents()?;
+        let stopped = open.iter().find(|text| text.contains("status") && text.contains("order to pass"));
+        stopped.map(drop).ok_or_else(|| format!("{open:?}"))
+    });
+    platform.wait("the order is taken", |platform| platform.order("pass"));
+    platform.wait("the incident is over", |platform| match platform.incidents()? {
+        open if open.is_empty() => Ok(()),
+        open => Err(format!("{open:?}")),
+    });
+    shop.close();
+    platform.wait_exact();
+}
+
+#[test]
 fn metric_rows_equal_sql_over_the_source_after_the_source_and_the_service_of_every_tier_were_killed_once() {
     let Some(mut platform) = Platform::start_if_there() else { return };
     let shop = Shop::open(platform.source.url_of("root", "shop"), seed() + 1);

@@ -187,6 +187,19 @@ impl Platform {
         Ok(sorted(rows.iter().filter_map(line)))
     }
 
+    /// To the source, by a node that has nothing to do with it.
+    pub fn order(&mut self, order: &str) -> Result<(), String> {
+        let url = format!("http://127.0.0.1:{}/api/v1/sources/orders-db/order", self.node("query-1").http);
+        self.answer(self.client.post(url).json(&json!({ "order": order }))).map(drop)
+    }
+
+    /// The texts of those that are open.
+    pub fn incidents(&mut self) -> Result<Vec<String>, String> {
+        let open = self.get("query-1", "/api/v1/incidents")?["open"].take();
+        let open = open.as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(open.iter().map(|incident| incident["text"].as_str().unwrap_or_default().to_owned()).collect())
+    }
+
     pub fn query(&mut self, name: &str, sql: &str) -> Result<Value, String> {
         let url = format!("http://127.0.0.1:{}/api/v1/query", self.node(name).http);
         self.answer(self.client.post(url).json(&json!({ "sql": sql })))

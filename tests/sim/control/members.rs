@@ -133,6 +133,8 @@ impl World {
             Effect::DirectoryIs(directory) => self.watch_directory(node, &directory),
             Effect::LetGo(work, how) => self.let_go(node, &work, how),
             Effect::Run(work) => self.run_work(node, work),
+            // Captures are beside this simulation.
+            Effect::Order(..) => {}
             // The masters are the same all along.
             Effect::Dial(_) => {}
             Effect::FreeToGo => self.free_to_go(node),

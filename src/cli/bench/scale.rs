@@ -123,17 +123,22 @@ async fn count_stored(folder: &Path, file: &Path, rows: u64, slaves: usize) -> R
 
 const MANY: usize = 8;
 
+/// Of the load under which one slave is compared with eight, rows a second: one slave carries it. Loaded as fast as it goes, one is
+/// late, and saves by being so what eight spend on fresher results.
+const RATE: u64 = 250_000;
+const ROWS_A_REQUEST: u64 = 10_000;
+
 /// One slave and eight count the same rows as they come; what all processes take of the processors.
 pub async fn eight_slaves(rows: u64, runs: u32) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let (file, _) = pipeline::write_file(folder.path(), rows, 0)?;
-    println!("\n{} rows, loaded by HTTP while slaves count; the usual metric", short(rows as f64));
+    let rate = short(RATE as f64);
+    println!("\n{} rows, {rate} a second by HTTP while slaves count; the usual metric", short(rows as f64));
     machine::wait_until_idle().await;
     let (mut more, mut costs) = (vec![], [vec![], vec![]]);
     for run in 0..runs {
         for (index, slaves) in [1, MANY].into_iter().enumerate() {
             let place = folder.path().join(format!("{run}-{slaves}"));
-            let cpu = count_live(&place, &file, rows, slaves).await?;
+            let cpu = count_live(&place, rows, slaves).await?;
             std::fs::remove_dir_all(place)?;
             costs[index].push(cpu.all() * 1e9 / rows as f64);
             println!("  {slaves} slaves: processor seconds: slaves {:.2}, all others {:.2}", cpu.slaves, cpu.base);
@@ -148,7 +153,7 @@ pub async fn eight_slaves(rows: u64, runs: u32) -> Result<()> {
     Ok(())
 }
 
-async fn count_live(folder: &Path, file: &Path, rows: u64, slaves: usize) -> Result<Cpu> {
+async fn count_live(folder: &Path, rows: u64, slaves: usize) -> Result<Cpu> {
     let mut fleet = Fleet::start(folder, orders::DEFINITION).await?;
     for _ in 0..slaves {
         fleet.add_slave()?;
@@ -157,8 +162,14 @@ async fn count_live(folder: &Path, file: &Path, rows: u64, slaves: usize) -> Res
     fleet.base.wait_for_orders(0).await?;
     // What starting took is over.
     tokio::time::sleep(REPORTED).await;
-    let before = fleet.cpu();
-    fleet.base.ingest("orders", file).await?;
+    let (before, begun, mut random) = (fleet.cpu(), clock::instant(), Random::new(1));
+    for first in (0..rows).step_by(ROWS_A_REQUEST as usize) {
+        let mut text = orders::HEADER.to_owned();
+        orders::append_rows(&mut text, &mut random, first, ROWS_A_REQUEST.min(rows - first), rows, 0);
+        let due = Duration::from_secs_f64(first as f64 / RATE as f64);
+        tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
+        fleet.base.post_rows("orders", text).await?;
+    }
     fleet.base.wait_for("gmv_hour", rows, SELDOM).await?;
     Ok(fleet.cpu().since(before))
 }

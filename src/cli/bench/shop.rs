@@ -96,11 +96,10 @@ impl Shop {
     pub async fn open(url: &str, work: Work) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut writers = JoinSet::new();
-        // Numbers that no shop had before.
-        let from = clock::Clock::System.now_ms() as u64 * 1_000_000;
         for number in 0..WRITERS {
             let conn = Self::connect(url).await?;
-            let writer = Writer { shared: shared.clone(), random: Random::new(number), first: from + number, next: 0 };
+            let writer =
+                Writer { shared: shared.clone(), random: Random::new(number), next: fresh_id(number), turn: 0 };
             writers.spawn(writer.run(conn, work));
         }
         Ok(Self { shared, writers, begun: clock::instant() })
@@ -132,7 +131,7 @@ impl Shop {
 
     /// One order of a merchant's, committed.
     pub async fn order(conn: &mut Conn, merchant: u64) -> Result<()> {
-        let id = clock::Clock::System.now_ms() as u64 * 1_000_000 + 900_000 + merchant % 100_000;
+        let id = fresh_id(WRITERS) + merchant % 1_000;
         let row = format!("({id}, {merchant}, 'paid', 'app', 1.00, 1, utc_timestamp())");
         Ok(conn.query_drop(format!("insert into orders values {row}")).await?)
     }
@@ -141,9 +140,14 @@ impl Shop {
 struct Writer {
     shared: Arc<Shared>,
     random: Random,
-    /// Its orders are this, and every so many further as there are writers.
-    first: u64,
+    /// The next order's number.
     next: u64,
+    turn: u64,
+}
+
+/// Above all that this writer had before, and apart from those of others: their transactions do not meet.
+fn fresh_id(writer: u64) -> u64 {
+    writer * 1_000_000_000_000_000_000 + clock::Clock::System.now_ms() as u64 * 10_000
 }
 
 impl Writer {
@@ -174,25 +178,22 @@ impl Writer {
     /// Four transactions place orders; the fifth corrects some of them, and cancels a few.
     async fn transaction(&mut self, conn: &mut Conn, rows: u64) -> Result<u64> {
         let count = |counter: &AtomicU64, rows: u64| counter.fetch_add(rows, Ordering::Relaxed);
-        if self.next / rows % 5 < 4 {
+        self.turn += 1;
+        if !self.turn.is_multiple_of(5) {
             conn.query_drop(self.insert(rows)).await?;
             self.next += rows;
             count(&self.shared.inserted, rows);
             return Ok(rows);
         }
-        let id = |number: u64| self.first + number * WRITERS;
         let (corrected, cancelled) = (self.next - rows, self.next - rows - rows / 10);
+        let range = |from: u64, to: u64| format!("order_id >= {from} and order_id < {to}");
         conn.query_drop("start transaction").await?;
-        let others = format!("order_id % {WRITERS} = {}", self.first % WRITERS);
-        let range = |from: u64, to: u64| format!("order_id >= {} and order_id < {} and {others}", id(from), id(to));
         conn.query_drop(format!("update orders set amount = amount + 0.01 where {}", range(corrected, self.next)))
             .await?;
         let updated = conn.affected_rows();
         conn.query_drop(format!("delete from orders where {}", range(cancelled, corrected))).await?;
         let deleted = conn.affected_rows();
         conn.query_drop("commit").await?;
-        // The turn is over, as if it had placed orders.
-        self.next += rows;
         count(&self.shared.updated, updated);
         count(&self.shared.deleted, deleted);
         Ok(updated + deleted)
@@ -202,7 +203,7 @@ impl Writer {
         let mut text = "insert into orders values ".to_owned();
         let now_ms = clock::Clock::System.now_ms();
         for number in self.next..self.next + rows {
-            let (id, merchant) = (self.first + number * WRITERS, self.random.below(MERCHANTS) + 1);
+            let merchant = self.random.below(MERCHANTS) + 1;
             let channel = CHANNELS[self.random.below(4) as usize];
             let cents = self.random.below(50_000) + 100;
             let (buyer, minutes) = (self.random.below(100_000), self.random.below(90));
@@ -210,7 +211,7 @@ impl Writer {
             let comma = if number > self.next { ", " } else { "" };
             write!(
                 text,
-                "{comma}({id}, {merchant}, 'paid', '{channel}', {}.{:02}, {buyer}, '{}')",
+                "{comma}({number}, {merchant}, 'paid', '{channel}', {}.{:02}, {buyer}, '{}')",
                 cents / 100,
                 cents % 100,
                 paid_at.format("%F %T")

@@ -51,6 +51,7 @@
 
 // The nouns, and what all floors stand on.
 pub mod backoff;
+pub mod breaker;
 pub mod clock;
 pub mod elsewhere_http;
 pub mod eviction;

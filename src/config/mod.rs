@@ -28,7 +28,7 @@ use crate::model::schema::TableConfig;
 use crate::model::units::Millis;
 use crate::model::window::Calendar;
 use crate::net::handshake::{MOST_NAME_BYTES, is_name};
-use crate::{capture, gate, master, net, query, slave, store};
+use crate::{breaker, capture, gate, master, net, query, slave, store};
 use error::{Path as KeyPath, Step, path};
 use layers::Stretch;
 
@@ -49,6 +49,7 @@ pub struct Config {
     pub query: query::settings::Settings,
     pub master: master::settings::Settings,
     pub store: store::settings::Settings,
+    pub breaker: breaker::Settings,
     pub alerts: master::webhook_service::AlertSettings,
     pub capture: capture::settings::Settings,
     /// Databases whose changes are captured.

@@ -19,6 +19,7 @@ use crate::model::report::TierReport;
 use crate::mq::Mq;
 use crate::mq::embedded::EmbeddedMq;
 use crate::mq::remote::RemoteMq;
+use crate::query::guard_service::Guard;
 use crate::store::lender_service::Lent;
 use crate::tier::{Sink, TierError};
 
@@ -29,8 +30,17 @@ pub struct Tiers {
     pub kv: Arc<dyn Kv>,
     pub hot: Arc<dyn Sink>,
     pub cache: Arc<dyn Sink>,
+    /// As queries ask them.
+    pub guarded: Guarded,
     own: Own,
     services: Externals,
+}
+
+/// Sinks behind breakers.
+#[derive(Clone)]
+pub struct Guarded {
+    pub hot: Arc<Guard>,
+    pub cache: Arc<Guard>,
 }
 
 /// The embedded ones that this process holds.
@@ -89,7 +99,11 @@ impl Tiers {
                 own.cache.insert(Arc::new(cache)).clone()
             }
         };
-        Ok(Self { mq, kv, hot, cache, own, services })
+        let guard = |tier: Tier, sink: &Arc<dyn Sink>| {
+            Arc::new(Guard::new(tier.name(), sink.clone(), ground.config.breaker, ground.clock.clone()))
+        };
+        let guarded = Guarded { hot: guard(Tier::Hot, &hot), cache: guard(Tier::Cache, &cache) };
+        Ok(Self { mq, kv, hot, cache, guarded, own, services })
     }
 
     /// What others may use.
@@ -116,7 +130,14 @@ impl Tiers {
         ];
         let service = |report: TierReport| {
             let service = self.services.all.iter().find(|service| service.tier == report.tier);
-            service.map_or(report, |service| service.report())
+            let report = service.map_or(report, |service| service.report());
+            let guard = match report.tier {
+                Tier::Hot => Some(&self.guarded.hot),
+                Tier::Cache => Some(&self.guarded.cache),
+                _ => None,
+            };
+            let trouble = report.trouble.or_else(|| guard.and_then(|guard| guard.trouble()));
+            TierReport { trouble, ..report }
         };
         embedded.into_iter().map(service).collect()
     }

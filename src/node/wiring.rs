@@ -115,8 +115,8 @@ pub fn query(
     Here::Yes(Data::new(QueryService::new(query_service::Parts {
         catalog: catalog.clone(),
         partitions: config.cluster.partitions,
-        cache: tiers.cache.clone(),
-        hot: tiers.hot.clone(),
+        cache: tiers.guarded.cache.clone(),
+        hot: tiers.guarded.hot.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
         modes: Arc::new(move || modes(&directories)),

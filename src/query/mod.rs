@@ -37,6 +37,7 @@ pub mod sums;
 pub mod text;
 pub mod verdict;
 
+pub mod guard_service;
 pub mod query_service;
 pub mod reader_service;
 

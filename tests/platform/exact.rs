@@ -68,6 +68,44 @@ fn a_source_that_stopped_goes_on_exactly_at_an_operators_order() {
 }
 
 #[test]
+fn a_sink_that_takes_calls_and_answers_none_is_soon_not_waited_for_and_answers_stay_exact() {
+    let Some(mut platform) = Platform::start_if_there() else { return };
+    let shop = Shop::open(platform.source.url_of("root", "shop"), seed() + 3);
+    platform.wait("the shop works", |_| match shop.transactions() {
+        done if done >= 50 => Ok(()),
+        done => Err(format!("{done} transactions")),
+    });
+    shop.close();
+    platform.wait_exact();
+    let hangs: [(&str, Act, Act); 2] = [
+        ("cache", |platform| platform.cache.stop(), |platform| platform.cache.cont()),
+        ("hot", |platform| platform.hot.stop(), |platform| platform.hot.cont()),
+    ];
+    for (name, stop, cont) in hangs {
+        stop(&mut platform);
+        let begun = Instant::now();
+        let mut quick = 0;
+        // Three in a row that were not waited for; nothing is served from this process' memory.
+        while quick < 3 {
+            let asked = Instant::now();
+            let answer = platform.query("query-0", "select sum(orders) as n from gmv_hour where channel = 'web'");
+            let took = asked.elapsed();
+            assert!(took < Duration::from_secs(4), "{name}: {took:?}");
+            assert!(begun.elapsed() < Duration::from_secs(15), "{name}: still {took:?}; {answer:?}");
+            quick = if took < Duration::from_millis(500) && answer.is_ok_and(|it| it["quality"]["exact"] == true) {
+                quick + 1
+            } else {
+                0
+            };
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        println!("{name}: answers came in {:.1} s", begun.elapsed().as_secs_f64());
+        cont(&mut platform);
+        platform.wait_exact();
+    }
+}
+
+#[test]
 fn metric_rows_equal_sql_over_the_source_after_the_source_and_the_service_of_every_tier_were_killed_once() {
     let Some(mut platform) = Platform::start_if_there() else { return };
     let shop = Shop::open(platform.source.url_of("root", "shop"), seed() + 1);

@@ -50,6 +50,8 @@ pub struct Log {
     in_group: bool,
     /// Between a table map and the last rows of its statement.
     in_statement: bool,
+    /// A statement of its own has just ended; rows may follow that it made (create table … select).
+    is_after_alone: bool,
     has_rows: bool,
     is_xa: bool,
     payload: Option<Payload>,
@@ -67,6 +69,8 @@ impl Log {
             mapping: Mapping::new(tables),
             in_group: false,
             in_statement: false,
+            // Reading may begin there.
+            is_after_alone: true,
             has_rows: false,
             is_xa: false,
             payload: None,
@@ -185,7 +189,7 @@ impl Log {
     /// its first table map, and how its files are encrypted.
     fn may_skip(&self, event_kind: u8) -> bool {
         match event_kind {
-            kind::TABLE_MAP => self.in_group && !self.in_statement,
+            kind::TABLE_MAP => (self.in_group || self.is_after_alone) && !self.in_statement,
             kind::QUERY | kind::XID | kind::XA_PREPARE => false,
             _ => !self.in_group && event::action(event_kind).is_none(),
         }
@@ -249,6 +253,7 @@ impl Log {
     /// `start` is the event's; `unit` is what its rows are counted in.
     fn take(&mut self, event: &Event<'_>, start: Place, unit: Place, rows: &mut u32) -> Result<(), Stop> {
         let short = |short| damaged(event.kind, short);
+        self.is_after_alone = false;
         match event.kind {
             kind::GTID => {
                 self.begin(start, false);
@@ -360,6 +365,7 @@ impl Log {
                 }
                 if control == Control::Alone {
                     self.end();
+                    self.is_after_alone = true;
                 }
             }
         }

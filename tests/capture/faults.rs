@@ -45,8 +45,9 @@ async fn many_small_transactions_that_wait_in_the_log_are_all_read() {
     capture.kill();
     // Far more events at once than are read in one go.
     let one = "insert into shop.kinds (shop, name) values (1, 'a'), (2, 'b'); update shop.kinds set shop = shop + 1 order by id desc limit 1;";
-    for _ in 0..3 {
+    for number in 0..3 {
         setup.server.sql(&one.repeat(500));
+        setup.server.sql(&format!("create table shop.copy{number} select * from shop.kinds"));
     }
     let capture = setup.start();
     setup.equals(SELECT_KINDS).await;

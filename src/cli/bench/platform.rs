@@ -20,7 +20,8 @@ const COUNT: &str = "select sum(orders) as n from gmv_hour";
 /// Not yet counted while the most is measured; more wait in the source.
 const BACKLOG: u64 = 200_000;
 const POLL: Duration = Duration::from_millis(2);
-const SELDOM: Duration = Duration::from_millis(250);
+/// Each look reads every block.
+const SELDOM: Duration = Duration::from_secs(1);
 const SETTLES: Duration = Duration::from_secs(120);
 /// A probe's own merchants.
 const PROBES_FROM: u64 = 1_000_000;

@@ -9,6 +9,8 @@ pub struct Turns {
     pub run_ns: u64,
     /// It could have run, and waited.
     pub wait_ns: u64,
+    /// Time that has passed.
+    pub wall_ns: u64,
 }
 
 /// Shorter times say nothing about how busy the processors are.
@@ -23,12 +25,14 @@ pub struct Share {
     pub partitions: u32,
     /// The time in which the thread could have run, of the time in which it did.
     pub percent: u32,
+    /// Of the time, that nobody on the thread had any use for.
+    pub idle_percent: u32,
 }
 
-/// All of one.
+/// All of one, with nothing to spare.
 impl Default for Share {
     fn default() -> Self {
-        Self { partitions: 1, percent: 100 }
+        Self { partitions: 1, percent: 100, idle_percent: 0 }
     }
 }
 
@@ -49,11 +53,13 @@ impl Share {
 pub struct Crowd {
     measured: Turns,
     percent: u32,
+    idle_percent: u32,
 }
 
 impl Default for Crowd {
     fn default() -> Self {
-        Self { measured: Turns::default(), percent: Share::default().percent }
+        let Share { percent, idle_percent, .. } = Share::default();
+        Self { measured: Turns::default(), percent, idle_percent }
     }
 }
 
@@ -62,17 +68,21 @@ impl Crowd {
     pub fn measured(&mut self, turns: Turns) {
         let run_ns = turns.run_ns.saturating_sub(self.measured.run_ns);
         let wait_ns = turns.wait_ns.saturating_sub(self.measured.wait_ns);
-        if run_ns.saturating_add(wait_ns) < LEAST_NS {
+        let wall_ns = turns.wall_ns.saturating_sub(self.measured.wall_ns);
+        let busy_ns = run_ns.saturating_add(wait_ns);
+        if busy_ns < LEAST_NS {
             return;
         }
         self.measured = turns;
         let percent = run_ns.saturating_add(wait_ns).saturating_mul(100) / run_ns.max(1);
         self.percent = u32::try_from(percent).unwrap_or(u32::MAX).min(MOST_PERCENT);
+        let idle_percent = wall_ns.saturating_sub(busy_ns).saturating_mul(100) / wall_ns.max(1);
+        self.idle_percent = idle_percent.min(100) as u32;
     }
 
     /// Of one of so many partitions.
     pub fn share(&self, partitions: u32) -> Share {
-        Share { partitions: partitions.max(1), percent: self.percent }
+        Share { partitions: partitions.max(1), percent: self.percent, idle_percent: self.idle_percent }
     }
 }
 
@@ -81,7 +91,17 @@ mod tests {
     use super::*;
 
     fn ms(run: u64, wait: u64) -> Turns {
-        Turns { run_ns: run * 1_000_000, wait_ns: wait * 1_000_000 }
+        Turns { run_ns: run * 1_000_000, wait_ns: wait * 1_000_000, wall_ns: 0 }
+    }
+
+    #[test]
+    fn what_a_thread_has_to_spare_is_neither_run_nor_waited_for() {
+        let mut crowd = Crowd::default();
+        let turns = |wall: u64, run: u64, wait: u64| Turns { wall_ns: wall * 1_000_000, ..ms(run, wait) };
+        crowd.measured(turns(1_000, 150, 50));
+        assert_eq!(crowd.share(1).idle_percent, 80);
+        crowd.measured(turns(1_200, 250, 150));
+        assert_eq!(crowd.share(1).idle_percent, 0);
     }
 
     #[test]

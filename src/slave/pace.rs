@@ -1,11 +1,12 @@
 //! When the next emission to a sink may begin. Pure.
 //!
-//! Under load emissions take their share of the thread's time and no more, so that counting keeps up; once the load
-//! pauses, what is dirty is emitted at once. Invariant: the pause after an emission is at least the interval, and at most
-//! the configured one.
+//! Under load emissions take their share of the thread's time and of the sink's, and what the thread has to spare, so that counting
+//! keeps up; once the load pauses, what is dirty is emitted at once. Invariant: the pause after an emission is at least the
+//! interval, and at most the configured ones.
 
 use super::crowd::Share;
 use super::settings::Settings;
+use crate::model::units::Millis;
 
 /// What an emission took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,14 +44,19 @@ impl Pace {
 
     /// Notes an emission that began at `started_ms`. `share`: what the partition gets of its thread's processor.
     pub fn emitted(&mut self, started_ms: i64, cost: Cost, settings: &Settings, share: Share) {
-        let percent = i64::from(settings.emit_percent.clamp(1, 100));
+        let percent = u32::from(settings.emit_percent.clamp(1, 100));
         self.share = share;
-        // All that want the processor get the same of it; and a busy sink is seen by how long it takes.
-        let share_ms = (share.round(cost.spent_us) / 1_000).max(cost.duration_ms);
-        let pause_ms = share_ms.saturating_mul(100) / percent;
-        let (least_ms, most_ms) = (settings.emit_interval.as_i64(), settings.emit_pause_most.as_i64());
+        let pause = |took_ms: i64, percent: u32, most: Millis| {
+            (took_ms.saturating_mul(100) / i64::from(percent)).min(most.as_i64())
+        };
+        // All that want the processor get the same of it; what the thread has to spare nobody else has a use for.
+        let round_ms = share.round(cost.spent_us) / 1_000;
+        let thread_ms = pause(round_ms, percent.max(share.idle_percent.min(100)), settings.emit_pause_most);
+        // A busy sink is seen by how long it takes.
+        let sink_ms = pause(cost.duration_ms, percent, settings.sink_pause_most);
+        let least_ms = settings.emit_interval.as_i64();
         self.rested_ms = started_ms.saturating_add(least_ms);
-        self.due_ms = started_ms.saturating_add(pause_ms.min(most_ms).max(least_ms));
+        self.due_ms = started_ms.saturating_add(thread_ms.max(sink_ms).max(least_ms));
     }
 
     /// From when on the next emission may begin, if nothing more is counted.
@@ -102,11 +108,23 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_with_time_to_spare_emits_more_often_and_a_busy_sink_gets_its_rest() {
+        let settings = Settings { sink_pause_most: Millis(1_000), emit_percent: 10, ..Settings::for_tests() };
+        let mut pace = Pace::default();
+        let idle = Share { idle_percent: 80, ..share(2) };
+        pace.counted(9_999);
+        pace.emitted(1_000, Cost { spent_us: 16_000, duration_ms: 4 }, &settings, idle);
+        assert_eq!(pace.not_before_ms(&settings), 1_040, "both in four fifths of the time");
+        pace.emitted(1_000, Cost { spent_us: 16_000, duration_ms: 70 }, &settings, idle);
+        assert_eq!(pace.not_before_ms(&settings), 1_700, "a tenth of the sink's time");
+    }
+
+    #[test]
     fn on_a_crowded_machine_emissions_take_no_more_of_it_and_the_load_is_over_later() {
         let settings = Settings::for_tests();
         let mut pace = Pace::default();
         pace.counted(1_000);
-        let crowded = Share { partitions: 2, percent: 150 };
+        let crowded = Share { partitions: 2, percent: 150, idle_percent: 0 };
         pace.emitted(1_000, Cost { spent_us: 10_000, duration_ms: 15 }, &settings, crowded);
         assert_eq!(pace.not_before_ms(&settings), 1_015, "quiet for one and a half times as long");
         pace.counted(1_055);

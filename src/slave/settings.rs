@@ -21,6 +21,8 @@ pub struct Settings {
     pub emit_percent: u8,
     /// The longest such pause: what load may add to the age of answers.
     pub emit_pause_most: Millis,
+    /// The longest pause where it is the sink that is busy.
+    pub sink_pause_most: Millis,
     /// One atomic write to a sink carries about as many bytes of blocks.
     pub emit_bytes: ByteSize,
     /// Without changes, the quality record is written this often, so that answers do not look old.
@@ -55,6 +57,7 @@ impl Settings {
             emit_interval: Millis(10),
             emit_percent: 50,
             emit_pause_most: Millis(200),
+            sink_pause_most: Millis(200),
             emit_bytes: ByteSize(2_000),
             heartbeat: Millis(50),
             snapshot_interval: Millis(100),

@@ -90,7 +90,9 @@ impl Breaker {
         self.look(now_ms);
         let call = Call(self.last + 1);
         if let State::Open { reason, next_ms, probe, .. } = &mut self.state {
-            let attempt = (probe.is_none() && now_ms >= *next_ms).then_some(call);
+            // A clock that was set back does not put it off.
+            let is_time = now_ms >= *next_ms || *next_ms - now_ms > self.settings.probe.most.as_i64();
+            let attempt = (probe.is_none() && is_time).then_some(call);
             if attempt.is_some() {
                 (*probe, self.last) = (attempt, call.0);
             }
@@ -236,6 +238,14 @@ mod tests {
         }
         assert_eq!(attempts, [102, 302, 702, 1_102, 1_502, 1_902]);
         assert_eq!(breaker.trouble(), Some("still"));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_puts_no_attempt_off() {
+        let mut breaker = Breaker::new(SETTINGS);
+        (10_000_000..10_000_003).for_each(|now_ms| failing(&mut breaker, now_ms));
+        assert_eq!(attempt(&mut breaker, 10_000_003), None);
+        assert!(attempt(&mut breaker, 5_000).is_some());
     }
 
     #[test]

@@ -17,11 +17,12 @@ pub struct Settings {
     pub mailbox: u16,
     /// Changed blocks go to hot and cache this often.
     pub emit_interval: Millis,
-    /// An emission is followed by a pause, so that those of all partitions of a thread take this share of its time.
+    /// An emission is followed by a pause, so that those of all partitions of a thread take this share of its time, or what
+    /// counting leaves of it if that is more.
     pub emit_percent: u8,
     /// The longest such pause: what load may add to the age of answers.
     pub emit_pause_most: Millis,
-    /// The longest pause where it is the sink that is busy.
+    /// The longest pause where it is the sink that is busy: so much older may answers be that only this sink can give.
     pub sink_pause_most: Millis,
     /// One atomic write to a sink carries about as many bytes of blocks.
     pub emit_bytes: ByteSize,
